@@ -1,0 +1,1 @@
+"""From registered members to statistics and a report."""

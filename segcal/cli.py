@@ -1,0 +1,231 @@
+"""The command line: parse and dispatch. Progress goes to stderr, `--json` to stdout.
+
+Exit codes: 0 ok, 1 failure, 2 usage, 3 some trials failed, 4 bad data, 5 tracking store unreachable, 130 interrupted.
+"""
+
+__all__ = ["main"]
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from segcal import __version__
+from segcal.errors import SegcalError, TrialsFailed
+
+# Heavy libraries are imported by the verb that needs them, so that --help is quick.
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+        return 0
+    except SegcalError as error:
+        print(f"segcal: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("segcal: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"segcal: {error.strerror or error}{where}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="segcal", description="How far can the probabilities of medical segmentation networks be trusted?"
+    )
+    parser.add_argument("--version", action="version", version=f"segcal {__version__}")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    _add_sweep(verbs)
+    _add_report(verbs)
+    _add_data(verbs)
+    _add_task(verbs)
+    _add_doctor(verbs)
+    return parser
+
+
+def _verb(verbs: Any, name: str, run: Any, text: str, example: str) -> argparse.ArgumentParser:
+    verb: argparse.ArgumentParser = verbs.add_parser(
+        name, help=text, description=text, epilog=f"example: {example}",
+    )  # fmt: skip
+    verb.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+    verb.set_defaults(run=run)
+    return verb
+
+
+def _add_sweep(verbs: Any) -> None:
+    verb = _verb(
+        verbs, "sweep", _sweep, "train every recipe with every seed, keep all of it in MLflow",
+        "segcal sweep --task brain --data BraTS17/ --scale paper",
+    )  # fmt: skip
+    verb.add_argument("file", nargs="?", type=Path, help="sweep file; without one, the task's own below sweeps/")
+    verb.add_argument("--task", help="a built-in task or the path of a task's YAML file")
+    verb.add_argument("--data", default="embedded", metavar="DIR", help="folder of images (default: the embedded data)")
+    verb.add_argument("--scale", help="a scale of the sweep file: demo (where there is one) or paper")
+    verb.add_argument("--experiment", help="MLflow experiment (default: the sweep file's, calib)")
+    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
+                      help="replace a value of the sweep file: seeds=2, epochs=10, recipes.ce.lr=0.01")  # fmt: skip
+
+
+def _add_report(verbs: Any) -> None:
+    verb = _verb(
+        verbs, "report", _report, "assemble ensembles, compare recipes, write the report",
+        "segcal report --experiment calib --out reports/calib",
+    )  # fmt: skip
+    verb.add_argument("--experiment", default="calib", help="MLflow experiment with trained models (default: calib)")
+    verb.add_argument("--out", type=Path, metavar="DIR", help="folder of the report (default: reports/EXPERIMENT)")
+    verb.add_argument("--digest", help="report on the models of this data digest, where there are several")
+    verb.add_argument("--seed", type=int, default=0, help="seed of draws and resampling (default: 0)")
+    verb.add_argument("--resamples", type=int, default=10_000, help="bootstrap resamples (default: 10000)")
+
+
+def _add_data(verbs: Any) -> None:
+    data = verbs.add_parser("data", help="generate, check or prepare images")
+    nouns = data.add_subparsers(required=True, metavar="VERB")
+    demo = _verb(nouns, "demo", _data_demo, "write an embedded cohort into a folder",
+                 "segcal data demo --task brain --out phantoms --cases 12")  # fmt: skip
+    demo.add_argument("--task", default="brain", help="whose embedded cohort (default: brain)")
+    demo.add_argument("--out", type=Path, required=True, metavar="DIR", help="a folder that does not exist yet")
+    demo.add_argument("--cases", type=int, default=24, help="patients (default: 24)")
+    demo.add_argument("--size", type=int, default=96, help="in-plane voxels (default: 96)")
+    demo.add_argument("--seed", type=int, default=2017, help="seed of the cohort (default: 2017)")
+    check = _verb(nouns, "check", _data_check, "read every case of a folder and list what is wrong",
+                  "segcal data check BraTS17/ --task brain")  # fmt: skip
+    prepare = _verb(nouns, "prepare", _data_prepare, "resample, crop and scale a folder of cases, once",
+                    "segcal data prepare BraTS17/ --task brain")  # fmt: skip
+    for verb in (check, prepare):
+        verb.add_argument("dir", type=Path, metavar="DIR", help="the cohort's folder")
+        verb.add_argument("--task", default="brain", help="a built-in task or a YAML file (default: brain)")
+
+
+def _add_task(verbs: Any) -> None:
+    task = verbs.add_parser("task", help="show a task, as a file to start your own from")
+    nouns = task.add_subparsers(required=True, metavar="VERB")
+    show = _verb(nouns, "show", _task_show, "print a task as YAML, every field explained",
+                 "segcal task show brain > mytask.yaml")  # fmt: skip
+    show.add_argument("name", help="a built-in task or a YAML file")
+    _verb(nouns, "list", _task_list, "the built-in tasks", "segcal task list")
+
+
+def _add_doctor(verbs: Any) -> None:
+    verb = _verb(verbs, "doctor", _doctor, "versions, cores and GPUs, tracking store, disk, and what would run",
+                 "segcal doctor")  # fmt: skip
+    verb.add_argument("--task", default="brain", help="task whose sweep to look at (default: brain)")
+
+
+def _sweep(arguments: argparse.Namespace) -> None:
+    from segcal.sweep.plan import load_plan
+    from segcal.sweep.run_sweep import run_sweep
+
+    plan = load_plan(arguments.file, arguments.task, arguments.scale, arguments.experiment, arguments.settings)
+    result = run_sweep(plan, arguments.data, _say)
+    if arguments.json:
+        print(json.dumps(asdict(result)))
+    if result.unfinished:
+        raise KeyboardInterrupt
+    if result.failed:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in result.failed.items())
+        raise TrialsFailed(f"{len(result.failed)} of {result.trials} trials failed, the others finished: {reasons}")
+    _say(f"done: {result.trials} trained models in experiment '{result.experiment}'")
+    _say(f"next: segcal report --experiment {result.experiment}   or browse: mlflow ui")
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from segcal.analysis.build_report import make_report
+
+    out = arguments.out or Path("reports") / arguments.experiment
+    result = make_report(
+        arguments.experiment, out, arguments.seed, arguments.resamples, _say, data_digest=arguments.digest
+    )
+    if arguments.json:
+        print(json.dumps(result))
+    _say(f"report: {(out / 'report.html').absolute()}")
+
+
+def _data_demo(arguments: argparse.Namespace) -> None:
+    from segcal.data.phantom.embedded import write_cohort
+
+    write_cohort(arguments.task, arguments.out, arguments.cases, arguments.size, arguments.seed, _say)
+    if arguments.json:
+        print(json.dumps({"folder": str(arguments.out.absolute()), "cases": arguments.cases}))
+    else:
+        print(arguments.out.absolute())
+
+
+def _data_check(arguments: argparse.Namespace) -> None:
+    from segcal.data.check import check_cohort
+    from segcal.data.taskfile import load_task
+    from segcal.errors import BadData
+
+    checks = []
+    for check in check_cohort(arguments.dir, load_task(arguments.task)):
+        checks.append(check)
+        if not arguments.json:
+            grid = "x".join(map(str, check.shape))
+            spacing = "x".join(f"{side:g}" for side in check.spacing_mm)
+            labels = ",".join(map(str, check.labels))
+            said = (
+                f"FAULT {check.fault}: {check.message}" if check.fault else f"{grid:14} {spacing} mm  labels {labels}"
+            )
+            print(f"{check.case_id:28} {check.site:6} {said}", flush=True)
+    if arguments.json:
+        print(json.dumps([asdict(check) for check in checks]))
+    faults = sum(bool(check.fault) for check in checks)
+    if faults:
+        raise BadData(f"{arguments.dir}: every case must pass the checks, got {faults} faults in the list above")
+
+
+def _data_prepare(arguments: argparse.Namespace) -> None:
+    from segcal.data.prepare import prepare
+    from segcal.data.taskfile import load_task
+
+    cohort = prepare(arguments.dir, load_task(arguments.task), _say)
+    result = {"folder": str(cohort.folder), "digest": cohort.digest, "cases": cohort.counts()}
+    print(json.dumps(result) if arguments.json else f"{cohort.folder}  {cohort.counts()}")
+
+
+def _task_show(arguments: argparse.Namespace) -> None:
+    from segcal.data.taskfile import load_task, task_yaml
+
+    task = load_task(arguments.name)
+    print(json.dumps(asdict(task)) if arguments.json else task_yaml(task), end="")
+
+
+def _task_list(arguments: argparse.Namespace) -> None:
+    from segcal.tasks import TASKS
+
+    if arguments.json:
+        print(json.dumps(list(TASKS)))
+    else:
+        for task in TASKS.values():
+            print(f"{task.name}: {', '.join(task.channels)} -> {', '.join(task.structures)}")
+
+
+def _doctor(arguments: argparse.Namespace) -> None:
+    from segcal.doctor import examine
+
+    findings = examine(arguments.task)
+    if arguments.json:
+        print(json.dumps(findings))
+    else:
+        for name, finding in findings.items():
+            print(f"{name:18} {finding}")
+    if not findings["store answers"]:
+        from segcal.errors import StoreUnreachable
+
+        raise StoreUnreachable(f"the tracking store must answer, got none from {findings['tracking store']}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""From files on disk to checked, prepared, memory-mapped cases."""

@@ -1,0 +1,48 @@
+"""What is wrong with this folder? Every case read and judged, all faults at once."""
+
+__all__ = ["CaseCheck", "check_cohort"]
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from segcal.data.case_files import CaseFiles
+from segcal.data.faults import DataFault
+from segcal.data.prepare import find_cases, read_case
+from segcal.tasks import TaskSpec
+
+
+@dataclass(frozen=True)
+class CaseCheck:
+    """One line of the check: what the case is, or what is wrong with it."""
+
+    case_id: str
+    site: str = ""
+    shape: tuple[int, ...] = ()
+    spacing_mm: tuple[float, ...] = ()
+    labels: tuple[int, ...] = ()
+    fault: str = ""  # class of the fault
+    message: str = ""
+
+
+def check_cohort(root: Path, task: TaskSpec) -> Iterator[CaseCheck]:
+    """Faults of names and files first, then each case as it is read."""
+    found = find_cases(root, task)
+    for fault in found.faults:
+        yield CaseCheck(fault.case_id, fault=type(fault).__name__, message=str(fault))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(lambda case: _check_case(case, task), found.cases)
+
+
+def _check_case(case: CaseFiles, task: TaskSpec) -> CaseCheck:
+    try:
+        volumes, label = read_case(case, task)
+    except DataFault as fault:
+        return CaseCheck(case.case_id, case.site, fault=type(fault).__name__, message=str(fault))
+    first = next(iter(volumes.values()))
+    values = tuple(int(value) for value in np.unique(label.array))
+    return CaseCheck(case.case_id, case.site, first.array.shape, first.spacing_mm, values)

@@ -1,0 +1,61 @@
+"""A prepared cohort: memory-mapped cases and the manifest that says what they are."""
+
+__all__ = ["MANIFEST", "PreparedCohort", "open_prepared"]
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segcal.errors import BadData
+from segcal.volume import Case
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class PreparedCohort:
+    """Cases on one grid, by split."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        digest: str = self.manifest["digest"]
+        return digest
+
+    @property
+    def class_voxels(self) -> tuple[int, ...]:
+        """Voxels of each class over train and val, for inverse-frequency weights."""
+        return tuple(self.manifest["class_voxels"])
+
+    def counts(self) -> dict[str, int]:
+        """Cases in each split."""
+        splits = [entry["split"] for entry in self.manifest["cases"]]
+        return {split: splits.count(split) for split in ("train", "val", "test")}
+
+    def cases(self, split: str) -> list[Case]:
+        """The cases of a split, their arrays mapped into memory and read when they are touched."""
+        return [self._open(entry) for entry in self.manifest["cases"] if entry["split"] == split]
+
+    def _open(self, entry: dict[str, Any]) -> Case:
+        case_id = entry["case_id"]
+        z, y, x = entry["spacing_mm"]
+        return Case(
+            case_id=case_id,
+            image=np.load(self.folder / f"{case_id}.image.npy", mmap_mode="r"),
+            truth=np.load(self.folder / f"{case_id}.truth.npy", mmap_mode="r"),
+            spacing_mm=(z, y, x),
+            site=entry["site"],
+        )
+
+
+def open_prepared(folder: Path) -> PreparedCohort:
+    """A folder that `prepare` finished; raises BadData for any other."""
+    path = folder / MANIFEST
+    if not path.exists():
+        raise BadData(f"prepared data must have a manifest, got none in {folder}; run `segcal data prepare` again")
+    return PreparedCohort(folder, json.loads(path.read_text()))

@@ -1,0 +1,1 @@
+"""The experiment record: the only rooms that know MLflow."""

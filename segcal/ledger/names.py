@@ -1,0 +1,22 @@
+"""Every tag, metric and model name that segcal writes to MLflow, once."""
+
+__all__ = ["model_name", "tag"]
+
+DEFAULT_EXPERIMENT = "calib"
+
+# Files of a checkpoint
+WEIGHTS, CONFIG, TASK = "weights.safetensors", "config.json", "task.json"
+
+# Metrics of a trial; one value an epoch
+TRAIN_LOSS, VAL_DICE, LR, SECONDS = "train_loss", "val_dice", "lr", "seconds"
+
+
+def tag(name: str) -> str:
+    """segcal's own tags: kind (sweep, trial or report), experiment, task, recipe, label, loss, seed, key, data_digest,
+    code_version, weights_sha256, val_dice, epoch, error, sweep_run."""
+    return f"segcal.{name}"
+
+
+def model_name(task: str, recipe: str) -> str:
+    """The registered model of a recipe; each seed is a version of it."""
+    return f"segcal-{task}-{recipe}"

@@ -1,0 +1,102 @@
+"""Reads members out of the model registry: another process, another day, nothing but the tracking URI."""
+
+__all__ = ["Checkpoint", "finished_keys", "load_checkpoint", "models"]
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow.artifacts
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from safetensors.numpy import load
+
+from segcal.errors import BadData, UsageError, nearest
+from segcal.ledger.names import CONFIG, TASK, WEIGHTS, tag
+from segcal.records import ModelRef
+
+_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A member's files."""
+
+    config: dict[str, Any]
+    task: dict[str, Any]
+    weights: dict[str, np.ndarray]
+
+
+def models(client: MlflowClient, experiment: str) -> list[ModelRef]:
+    """Every registered member of an experiment, by recipe and seed; of a trial registered twice, the newest.
+
+    Raises UsageError for an unknown experiment and BadData for one without models.
+    """
+    if client.get_experiment_by_name(experiment) is None:
+        known = [found.name for found in client.search_experiments()]
+        raise UsageError(f"no experiment named '{experiment}'; {nearest(experiment, known)}")
+    refs = {ref.key: ref for ref in map(_ref, _versions(client, experiment))}
+    if not refs:
+        raise BadData(f"experiment '{experiment}' must hold registered models, got none; run `segcal sweep` first")
+    return sorted(refs.values(), key=lambda ref: (ref.recipe, ref.seed))
+
+
+def finished_keys(client: MlflowClient, experiment: str) -> set[str]:
+    """Keys of the trials whose model is registered in the experiment."""
+    return {version.tags[tag("key")] for version in _versions(client, experiment)}
+
+
+def load_checkpoint(client: MlflowClient, ref: ModelRef) -> Checkpoint:
+    """Weights and settings of a member. Raises BadData where a file is absent or its hash differs."""
+    who = f"{ref.name} version {ref.version}"
+    try:
+        location = client.get_logged_model(ref.model_id).artifact_location
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=location, tracking_uri=client.tracking_uri))
+        weights = (folder / WEIGHTS).read_bytes()
+        config, task = (json.loads((folder / name).read_text()) for name in (CONFIG, TASK))
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadData(f"{who}: the checkpoint's files must be there, got: {reason}; train it again") from None
+    digest = hashlib.sha256(weights).hexdigest()
+    if digest != ref.weights_sha256:
+        raise BadData(
+            f"{who}: the weights' sha256 must be {ref.weights_sha256[:12]}…, got {digest[:12]}…; restore the file"
+        )
+    return Checkpoint(config, task, load(weights))
+
+
+def _versions(client: MlflowClient, experiment: str) -> list[ModelVersion]:
+    """Oldest first."""
+    quoted = experiment.replace("'", "''")
+    found, token = [], None
+    while True:
+        page = client.search_model_versions(
+            f"tags.`{tag('experiment')}` = '{quoted}'", max_results=_PAGE, page_token=token
+        )
+        found += list(page)
+        token = page.token
+        if not token:
+            return sorted(found, key=lambda version: version.creation_timestamp)
+
+
+def _ref(version: ModelVersion) -> ModelRef:
+    tags = version.tags
+    return ModelRef(
+        name=version.name,
+        version=int(version.version),
+        model_id=version.model_id,
+        run_id=version.run_id,
+        task=tags[tag("task")],
+        recipe=tags[tag("recipe")],
+        label=tags[tag("label")],
+        seed=int(tags[tag("seed")]),
+        data_digest=tags[tag("data_digest")],
+        code_version=tags[tag("code_version")],
+        key=tags[tag("key")],
+        weights_sha256=tags[tag("weights_sha256")],
+        val_dice=float(tags[tag("val_dice")]),
+        epoch=int(tags[tag("epoch")]),
+    )

@@ -1,0 +1,85 @@
+"""The tracking store: where it is, and whether it answers."""
+
+__all__ = ["experiment_id", "open_store", "tracking_uri"]
+
+import contextlib
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from segcal.errors import StoreUnreachable
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+logging.getLogger("alembic").setLevel(logging.WARNING)  # one line for each of the tables of a new database
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+
+_SQLITE = "sqlite:///"
+
+
+def tracking_uri() -> str:
+    """$MLFLOW_TRACKING_URI, or mlflow.db in this folder; absolute, because trials run in folders of their own."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
+    if uri.startswith(_SQLITE):
+        return _SQLITE + str(Path(uri.removeprefix(_SQLITE)).absolute())
+    return uri
+
+
+def open_store(uri: str | None = None) -> MlflowClient:
+    """A client of a store that answers. A new SQLite file is set up here, once: workers that race to do it fail.
+
+    Raises StoreUnreachable within seconds where nothing answers.
+    """
+    uri = uri or tracking_uri()
+    try:
+        with _impatient():
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            client.search_experiments(max_results=1)
+        if uri.startswith(_SQLITE):
+            # Readers do not wait for writers; the mode stays with the file.
+            with contextlib.closing(sqlite3.connect(uri.removeprefix(_SQLITE))) as database:
+                database.execute("PRAGMA journal_mode=WAL")
+    except Exception as error:  # MLflow, SQLAlchemy, requests and sqlite3 each raise their own
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        remedy = "start it, or set MLFLOW_TRACKING_URI to one that does"
+        raise StoreUnreachable(
+            f"the tracking store must answer, got no answer from {uri} ({reason}); {remedy}"
+        ) from None
+    return client
+
+
+def experiment_id(client: MlflowClient, name: str) -> str:
+    """Id of an experiment, created where it does not exist."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException:  # another process was quicker
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+@contextlib.contextmanager
+def _impatient() -> Iterator[None]:
+    """By default MLflow asks a silent server for four minutes."""
+    limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+    before = {name: os.environ.get(name) for name in limits}
+    os.environ.update(limits)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,1 @@
+"""Draws a finished report; computes nothing."""

@@ -1,0 +1,224 @@
+"""A sweep file, validated: which recipes, which seeds, with what resources; and the trials that follow from it."""
+
+__all__ = ["Plan", "load_plan", "trials"]
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+import segcal
+from segcal.data.taskfile import load_task, read_yaml, validate
+from segcal.errors import UsageError, nearest
+from segcal.learn.losses import LOSSES, PAPER_CHOICE
+from segcal.tasks import TASKS, TaskSpec
+from segcal.trial import TrialConfig
+
+# What the task, the data or the sweep decides; every other field of a trial may stand in a recipe.
+_NOT_IN_RECIPES = {"task", "label", "data_digest", "in_channels", "n_classes", "seed", "class_weights"}
+RECIPE_FIELDS = {field.name for field in fields(TrialConfig)} - _NOT_IN_RECIPES
+
+
+class Resources(BaseModel):
+    """What one trial takes; GPUs count only where the machine has some."""
+
+    model_config = ConfigDict(extra="forbid")
+    cpus: Annotated[float, Field(gt=0)] = 1
+    gpus: Annotated[float, Field(ge=0)] = 0.25
+
+
+class SweepFile(BaseModel):
+    """The file's keys. `training` holds settings of all recipes; a scale replaces any of the other keys."""
+
+    model_config = ConfigDict(extra="forbid")
+    task: str = "brain"
+    experiment: Annotated[str, Field(min_length=1)] = "calib"
+    task_fields: dict[str, Any] = {}
+    seeds: int | list[int] = 5
+    training: dict[str, Any] = {}
+    recipes: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    resources: Resources = Resources()
+    scales: dict[str, dict[str, Any]] = {}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep, resolved except for what only the prepared data know."""
+
+    experiment: str
+    task: TaskSpec
+    scale: str
+    seeds: tuple[int, ...]
+    recipes: dict[str, dict[str, Any]]
+    resources: Resources
+
+    def as_yaml(self) -> str:
+        """The resolved plan, for the record."""
+        content = {
+            "experiment": self.experiment,
+            "scale": self.scale,
+            "task": TypeAdapter(TaskSpec).dump_python(self.task, mode="json"),
+            "seeds": list(self.seeds),
+            "recipes": self.recipes,
+            "resources": self.resources.model_dump(),
+        }
+        return yaml.safe_dump(content, sort_keys=False)
+
+
+def load_plan(
+    path: Path | None = None,
+    task: str | None = None,
+    scale: str | None = None,
+    experiment: str | None = None,
+    settings: Sequence[str] = (),
+) -> Plan:
+    """Read a sweep file (the task's own where none is named), apply a scale and `key=value` settings, and validate.
+
+    Raises UsageError with the first thing that is wrong.
+    """
+    path = path or sweep_file(task or "brain")
+    raw = read_yaml(path)
+    scales = raw.get("scales") or {}
+    if scale is None:
+        scale = "demo" if "demo" in scales else ""
+    if scale and scale not in scales:
+        raise UsageError(f"{path}: no scale named '{scale}'; {nearest(scale, scales)}")
+    raw = _merge(raw, scales.get(scale) or {})
+    for setting in settings:
+        raw = _merge(raw, _setting(setting))
+    if task:
+        raw["task"] = task
+    if experiment:
+        raw["experiment"] = experiment
+    sweep = validate(TypeAdapter(SweepFile), raw, str(path))
+    spec = load_task(sweep.task, sweep.task_fields)
+    plan = Plan(
+        experiment=sweep.experiment,
+        task=spec,
+        scale=scale,
+        seeds=_seeds(sweep.seeds),
+        recipes={label: _recipe(label, {**sweep.training, **fields_}) for label, fields_ in sweep.recipes.items()},
+        resources=sweep.resources,
+    )
+    trials(plan, "not yet known", [1] * spec.n_classes)  # every value is checked before any data are read
+    return plan
+
+
+def trials(plan: Plan, data_digest: str, class_voxels: Sequence[int]) -> list[TrialConfig]:
+    """All trials, seed by seed, so that every recipe has members early. Raises UsageError for a bad value."""
+    configs = []
+    for seed in plan.seeds:
+        for label, recipe in plan.recipes.items():
+            resolved = {
+                "batch": plan.task.batch,
+                **recipe,
+                "task": plan.task.name,
+                "label": label,
+                "data_digest": data_digest,
+                "in_channels": len(plan.task.channels),
+                "n_classes": plan.task.n_classes,
+                "class_weights": class_weights(recipe["weights"], plan.task, class_voxels),
+                "seed": seed,
+            }
+            config = validate(TypeAdapter(TrialConfig), resolved, f"recipe {label}")
+            _check_trial(config)
+            configs.append(config)
+    same = {config.recipe for config in configs}
+    if len(same) < len(plan.recipes):
+        raise UsageError(f"recipes must differ in a setting, got {len(plan.recipes)} names for {len(same)} recipes")
+    return configs
+
+
+def class_weights(rule: str, task: TaskSpec, class_voxels: Sequence[int]) -> tuple[float, ...]:
+    """Weights by class, background first. Inverse frequencies (section VI-A) are scaled to a mean of 1 over voxels."""
+    if rule == "inverse_frequency":
+        voxels = np.maximum(np.asarray(class_voxels, dtype=np.float64), 1)
+        weights = voxels.sum() / (len(voxels) * voxels)
+        return tuple(float(weight) for weight in weights)
+    if rule == "structures":
+        return (1.0, *(task.structure_weights.get(name, 1.0) for name in task.structures))
+    return (1.0,) * task.n_classes
+
+
+def sweep_file(task: str) -> Path:
+    """sweeps/<task>.yaml here or beside the package; sweeps/default.yaml for a user's own task."""
+    name = f"{task}.yaml" if task in TASKS else "default.yaml"
+    if task not in TASKS and not task.endswith((".yaml", ".yml")):
+        load_task(task)  # raises with the names that are known
+    for folder in (Path.cwd(), Path(segcal.__file__).parent.parent):
+        if (folder / "sweeps" / name).exists():
+            return folder / "sweeps" / name
+    raise UsageError(f"no sweep file sweeps/{name} here or beside the package; name one: segcal sweep FILE")
+
+
+def _recipe(label: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe with the paper's choices for its loss where it is silent."""
+    for key in given:
+        if key not in RECIPE_FIELDS:
+            raise UsageError(f"recipe {label}: no key named '{key}'; {nearest(key, RECIPE_FIELDS)}")
+    loss = given.get("loss")
+    if loss not in LOSSES:
+        raise UsageError(f"recipe {label}: no loss named '{loss}'; {nearest(str(loss), LOSSES)}")
+    return {"weights": "none", **PAPER_CHOICE.get(str(loss), {}), **given}
+
+
+def _check_trial(config: TrialConfig) -> None:
+    where = f"recipe {config.label}"
+    positive = {"batch": config.batch, "lr": config.lr, "epochs": config.epochs, "patience": config.patience}
+    for name, value in positive.items():
+        if value <= 0:
+            raise UsageError(f"{where}: {name} must be above 0, got {value}")
+    if not 0 <= config.dropout < 1:
+        raise UsageError(f"{where}: dropout must lie in [0, 1), got {config.dropout}")
+    if not 0 < config.lr_factor < 1:
+        raise UsageError(f"{where}: lr_factor must lie between 0 and 1, got {config.lr_factor}")
+    if len(config.kernels) % 2 or not 4 <= len(config.kernels) <= 10:
+        raise UsageError(f"{where}: kernels must be two for each of 2 to 5 levels, got {len(config.kernels)}")
+    if config.loss == "soft_dice" and config.background == (config.head == "sigmoid"):
+        needs = "false" if config.background else "true"
+        raise UsageError(
+            f"{where}: head {config.head} needs background: {needs} in the Dice loss, got {config.background}"
+        )
+
+
+def _seeds(given: int | list[int]) -> tuple[int, ...]:
+    seeds = list(range(given)) if isinstance(given, int) else given
+    if not seeds:
+        raise UsageError(f"seeds must be a number above 0 or a list of numbers, got {given}")
+    repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if repeated:
+        raise UsageError(f"seeds must differ, got {repeated[0]} more than once")
+    if min(seeds) < 0:
+        raise UsageError(f"seeds must not be negative, got {min(seeds)}")
+    return tuple(seeds)
+
+
+def _setting(text: str) -> dict[str, Any]:
+    """`recipes.ce.lr=0.01` as nested keys; a bare field of a trial goes to `training`."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"a setting must read key=value, got '{text}'")
+    path = key.strip().split(".")
+    if path[0] in RECIPE_FIELDS:
+        path = ["training", *path]
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UsageError(f"the value of a setting must be YAML, got '{text}'") from None
+    for part in reversed(path):
+        nested = {part: nested}
+    return dict(nested)
+
+
+def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged

@@ -1,0 +1,75 @@
+"""One trial from config to registered model. A plain function: no Ray, any process can run it."""
+
+__all__ = ["Assignment", "run_trial"]
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from segcal.data.prepared import open_prepared
+from segcal.data.slices import Slices
+from segcal.learn.fit import fit
+from segcal.learn.predict import segment
+from segcal.learn.unet import UNet
+from segcal.ledger.store import open_store
+from segcal.ledger.write import SweepRun, TrialRun
+from segcal.measure.overlap import dice
+from segcal.records import EpochRecord
+from segcal.tasks import TaskSpec
+from segcal.trial import TrialConfig
+from segcal.volume import Case
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A trial and where it belongs; all a worker needs."""
+
+    config: TrialConfig
+    task: TaskSpec
+    prepared: Path
+    sweep: SweepRun
+    tracking_uri: str
+    code_version: str
+    threads: int = 1
+
+
+def run_trial(assignment: Assignment, report: Callable[[EpochRecord], None] = lambda record: None) -> None:
+    """Train, log every epoch and checkpoint, register the best one. A failure is logged with its reason and raised."""
+    config = assignment.config
+    torch.set_num_threads(assignment.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    cohort = open_prepared(assignment.prepared)
+    facts = {"torch": torch.__version__, "device": _device_name(device), "threads": str(assignment.threads)}
+    client = open_store(assignment.tracking_uri)
+    run = TrialRun(client, assignment.sweep, config, assignment.task, cohort.manifest, assignment.code_version, facts)
+    try:
+        validation = cohort.cases("val")
+        train = Slices(cohort.cases("train"))
+        for record in fit(config, train, lambda net: validation_dice(net, config, validation, device), device):
+            run.epoch(record)
+            report(record)
+        run.finish()
+    except KeyboardInterrupt:
+        run.fail("interrupted", "KILLED")
+        raise
+    except Exception as error:
+        run.fail(f"{type(error).__name__}: {error}"[:500])
+        raise
+
+
+def validation_dice(net: UNet, config: TrialConfig, cases: list[Case], device: torch.device) -> list[float]:
+    """Mean over cases of each structure's Dice in 3-D; NaN where no case has the structure."""
+    table = []
+    for case in cases:
+        labels = segment(net, config.head, case.image, device)
+        table.append([dice(labels, case.truth, label) for label in range(1, config.n_classes)])
+    columns = np.array(table).T
+    return [float(np.nanmean(column)) if np.isfinite(column).any() else float("nan") for column in columns]
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu {platform.machine()}"

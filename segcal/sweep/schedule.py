@@ -1,0 +1,144 @@
+"""Ray Tune runs the trials: one single-threaded trial a CPU core, or a share of a GPU where there are any."""
+
+__all__ = ["Outcome", "run_all"]
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+# Before Ray is imported. Workers keep the folder the sweep was started in; trial results are MLflow's to keep.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray import tune
+
+from segcal.records import EpochRecord
+from segcal.sweep.plan import Resources
+from segcal.sweep.run_trial import Assignment, run_trial
+
+
+@dataclass
+class Outcome:
+    """How the trials ended: names and reasons."""
+
+    finished: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    unfinished: list[str] = field(default_factory=list)  # stopped by an interrupt
+
+
+def run_all(assignments: Sequence[Assignment], resources: Resources, say: Callable[[str], None]) -> Outcome:
+    """Run every trial; a failed one does not stop the others. `say` takes progress, one line at a time."""
+    say("starting Ray")
+    started_here = not ray.is_initialized()
+    if started_here:
+        ray.init(
+            address=os.environ.get("RAY_ADDRESS"), include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+        )
+    folder = tempfile.mkdtemp(prefix="segcal-tune-")
+    try:
+        share = {"cpu": resources.cpus, "gpu": resources.gpus if ray.cluster_resources().get("GPU") else 0}
+        threads = max(1, int(resources.cpus))
+        assignments = [replace(assignment, threads=threads) for assignment in assignments]
+        progress = Progress(assignments, say)
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(_trainable, assignments=list(assignments)), share),
+            param_space={"index": tune.grid_search(list(range(len(assignments))))},
+            tune_config=tune.TuneConfig(reuse_actors=True),
+            run_config=tune.RunConfig(storage_path=folder, name="sweep", callbacks=[progress], verbose=0),
+        )
+        results = tuner.fit()
+        outcome = Outcome()
+        for result in results:
+            name = trial_name(assignments[(result.config or {})["index"]])
+            metrics = result.metrics or {}
+            if metrics.get("failed") or result.error:
+                outcome.failed[name] = metrics.get("failed") or str(result.error).strip().splitlines()[-1]
+            elif metrics.get("finished"):
+                outcome.finished.append(name)
+            else:
+                outcome.unfinished.append(name)
+        return outcome
+    finally:
+        if started_here:
+            ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def trial_name(assignment: Assignment) -> str:
+    """What people call a trial."""
+    return f"{assignment.config.label} seed {assignment.config.seed}"
+
+
+def _trainable(config: dict[str, Any], assignments: list[Assignment]) -> None:
+    assignment = assignments[config["index"]]
+
+    def report(record: EpochRecord) -> None:
+        tune.report({"epoch": record.epoch, "val_dice": record.val_dice})
+
+    try:
+        run_trial(assignment, report)
+    except Exception as error:  # MLflow has it; Tune need not print it again
+        tune.report({"failed": f"{type(error).__name__}: {error}"})
+    else:
+        tune.report({"finished": True})
+
+
+class Progress(tune.Callback):  # type: ignore[misc]
+    """A line every few seconds: the trial that reported, what is done, and when it will end."""
+
+    def __init__(self, assignments: Sequence[Assignment], say: Callable[[str], None], every_s: float = 5.0) -> None:
+        self._assignments, self._say, self._every_s = assignments, say, every_s
+        self._epochs: dict[int, int] = {}
+        self._ended: set[int] = set()
+        self._started = self._last = time.monotonic()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        index = trial.config["index"]
+        assignment = self._assignments[index]
+        name = trial_name(assignment)
+        if result.get("failed"):
+            self._ended.add(index)
+            self._say(f"[{self._counts()}] {name}: FAILED, {result['failed']}")
+        elif result.get("finished"):
+            self._ended.add(index)
+            self._say(f"[{self._counts()}] {name}: done after {self._epochs.get(index, 0)} epochs, {self._eta()}")
+        else:
+            if not self._epochs:
+                self._started = time.monotonic() - result.get("time_this_iter_s", 0.0)
+            self._epochs[index] = result["epoch"]
+            if time.monotonic() - self._last >= self._every_s:
+                self._say(
+                    f"[{self._counts()}] {name}: epoch {result['epoch']}/{assignment.config.epochs}, "
+                    f"validation Dice {result['val_dice']:.3f}, {self._eta()}"
+                )
+            else:
+                return
+        self._last = time.monotonic()
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._ended.add(trial.config["index"])
+        self._say(f"[{self._counts()}] {trial_name(self._assignments[trial.config['index']])}: its process died")
+
+    def _counts(self) -> str:
+        return f"{len(self._ended)}/{len(self._assignments)} trials"
+
+    def _eta(self) -> str:
+        left = sum(
+            assignment.config.epochs - self._epochs.get(index, 0)
+            for index, assignment in enumerate(self._assignments)
+            if index not in self._ended
+        )
+        done = sum(self._epochs.values())
+        seconds = round((time.monotonic() - self._started) / max(done, 1) * left)
+        return f"ETA {seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}" if left else "finishing"

@@ -1,0 +1,92 @@
+"""What a segmentation task is: its channels, structures, grid, splits and boxes. Data, not behaviour.
+
+A user's own task is a YAML file of the same fields (`segcal task show brain` prints one to start from).
+"""
+
+__all__ = ["TASKS", "TaskSpec", "task_digest"]
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+
+def _help(text: str, **default: Any) -> Any:
+    return field(metadata={"help": text}, **default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """One segmentation task. Axes are (z, y, x); class 0 is the background, class j the j-th entry of `labels`."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    name: str = _help("name of the task; part of every registered model's name")
+    layout: Literal["brats"] = _help("how the cohort lies on disk", default="brats")
+    channels: tuple[str, ...] = _help("input channels, by their name in the layout, in the order the network sees them")
+    labels: dict[int, str] = _help("value in the label files -> structure; the order gives the classes 1, 2, ...")
+    spacing_mm: tuple[float | None, float | None, float | None] = _help(
+        "grid (z, y, x) in mm that images are resampled to; null keeps an axis as it was acquired"
+    )
+    crop: tuple[int, int] = _help("in-plane size (y, x) in voxels after the centre crop or pad; multiples of 16")
+    batch: int = _help("slices in a mini-batch")
+    structure_weights: dict[str, float] = _help(
+        "weight of each structure in the Dice loss (Eq. 2); 1 where not given", default_factory=dict
+    )
+    groups: tuple[str, ...] = _help("folders of cases to use, such as HGG; empty takes all", default=())
+    split_sites: dict[str, str] = _help(
+        "split -> site, where the cases of a cohort name their site; empty: split by seed", default_factory=dict
+    )
+    split_counts: dict[str, int] = _help(
+        "cases expected in each split; also the ratio of splits that share a site", default_factory=dict
+    )
+    split_fractions: tuple[float, float, float] = _help(
+        "shares of train, val and test of a cohort without sites", default=(0.6, 0.2, 0.2)
+    )
+    split_seed: int = _help("seed of every random split", default=2020)
+    intensity: Literal["percentile", "minmax"] = _help(
+        "scaling of each channel to [0, 1]: 1st to 99th percentile, or minimum to maximum, of the voxels above 0",
+        default="percentile",
+    )
+    label_resampling: Literal["linear", "nearest"] = _help(
+        "labels: one-hot, linear, argmax; or nearest neighbour", default="linear"
+    )
+    box_margin_mm: float = _help("in-plane margin of the evaluation box around the foreground", default=8.0)
+    box_margin_slices: int = _help("through-plane margin of the evaluation box", default=2)
+    ensemble_sizes: tuple[int, ...] = _help("sizes M on the ensemble curve", default=(1, 2, 5, 10, 25, 50))
+    curve_draws: int = _help("random subsets drawn for each M", default=50)
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """Names of the classes 1, 2, ..."""
+        return tuple(self.labels.values())
+
+    @property
+    def n_classes(self) -> int:
+        """Classes with the background."""
+        return len(self.labels) + 1
+
+
+def task_digest(task: TaskSpec) -> str:
+    """Hash of every field of the task (16 hex digits); the order of `labels` counts, because it numbers the classes."""
+    fields = asdict(task) | {"labels": list(task.labels.items())}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+
+
+TASKS: dict[str, TaskSpec] = {
+    # Mehrtash et al. 2020, section IV-A: BraTS17, high-grade cases, CBICA to learn from and TCIA to test on.
+    "brain": TaskSpec(
+        name="brain",
+        layout="brats",
+        channels=("t1ce", "t2", "flair"),
+        labels={1: "non-enhancing", 2: "edema", 4: "enhancing"},
+        spacing_mm=(2.0, 1.0, 1.0),
+        crop=(224, 224),
+        batch=32,
+        structure_weights={"non-enhancing": 1.0, "edema": 1.0, "enhancing": 1.0},
+        groups=("HGG",),
+        split_sites={"train": "CBICA", "val": "CBICA", "test": "TCIA"},
+        split_counts={"train": 66, "val": 22, "test": 102},
+        curve_draws=10,
+    ),
+}
