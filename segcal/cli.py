@@ -69,13 +69,14 @@ def _add_sweep(verbs: Any) -> None:
         verbs, "sweep", _sweep, "train every recipe with every seed, keep all of it in MLflow",
         "segcal sweep --task brain --data BraTS17/ --scale paper",
     )  # fmt: skip
-    verb.add_argument("file", nargs="?", type=Path, help="sweep file; without one, the task's own below sweeps/")
+    verb.add_argument("file", nargs="?", help="sweep file; without one, the task's own below sweeps/")
     verb.add_argument("--task", help="a built-in task or the path of a task's YAML file")
     verb.add_argument("--data", default="embedded", metavar="DIR", help="folder of images (default: the embedded data)")
     verb.add_argument("--scale", help="a scale of the sweep file: demo (where there is one) or paper")
     verb.add_argument("--experiment", help="MLflow experiment (default: the sweep file's, calib)")
     verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
-                      help="replace a value of the sweep file: seeds=2, epochs=10, recipes.ce.lr=0.01")  # fmt: skip
+                      help="replace a value of the sweep file: seeds=2, epochs=10, recipes.ce.lr=0.01; "
+                      "several in one are separated by ;")  # fmt: skip
 
 
 def _add_report(verbs: Any) -> None:
@@ -128,7 +129,15 @@ def _sweep(arguments: argparse.Namespace) -> None:
     from segcal.sweep.plan import load_plan
     from segcal.sweep.run_sweep import run_sweep
 
-    plan = load_plan(arguments.file, arguments.task, arguments.scale, arguments.experiment, arguments.settings)
+    # `mlflow run` passes every parameter; one that was not given is empty.
+    settings = [part.strip() for text in arguments.settings for part in text.split(";") if part.strip()]
+    plan = load_plan(
+        Path(arguments.file) if arguments.file else None,
+        arguments.task or None,
+        arguments.scale or None,
+        arguments.experiment or None,
+        settings,
+    )
     result = run_sweep(plan, arguments.data, _say)
     if arguments.json:
         print(json.dumps(asdict(result)))

@@ -43,6 +43,7 @@ class ModelRef:
     weights_sha256: str
     val_dice: float
     epoch: int
+    created: int  # ms since 1970
 
 
 @dataclass(frozen=True)

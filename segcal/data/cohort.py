@@ -57,7 +57,7 @@ def _by_fraction(ids: list[str], task: TaskSpec) -> dict[str, str]:
 
 
 def _divide(ids: list[str], names: list[str], shares: list[float], seed: int) -> dict[str, str]:
-    """Shuffle and cut in the ratio of the shares; every name with a share gets at least one case where there are enough."""
+    """Shuffle and cut in the ratio of the shares; where there are enough cases every share gets at least one."""
     order = np.random.default_rng(seed).permutation(len(ids))
     sizes = [max(1, round(len(ids) * share / sum(shares))) if share else 0 for share in shares]
     sizes[0] = max(len(ids) - sum(sizes[1:]), 0)

@@ -1,4 +1,4 @@
-"""What can be wrong with a cohort on disk. One class per kind of fault; each names the case, the rule and the remedy."""
+"""What can be wrong with a cohort on disk. A class per kind of fault; each names case, rule and remedy."""
 
 __all__ = [
     "BadGeometry", "BadSplit", "Corrupt", "DataFault", "DoubledCase", "EmptyFile", "GridMismatch", "MissingCase",

@@ -122,7 +122,7 @@ def scale_intensity(array: np.ndarray, how: str) -> np.ndarray:
     low, high = np.percentile(inside, (1, 99) if how == "percentile" else (0, 100))
     if high <= low:
         return np.zeros_like(array, dtype=np.float32)
-    scaled = np.clip((array - low) / (high - low), 0, 1).astype(np.float32)
+    scaled: np.ndarray = np.clip((array - low) / (high - low), 0, 1).astype(np.float32)
     scaled[array <= 0] = 0
     return scaled
 
@@ -140,8 +140,8 @@ def _build(
             _write(partial / f"{case.case_id}.image.npy", lambda file: np.save(file, image))
             _write(partial / f"{case.case_id}.truth.npy", lambda file: np.save(file, truth))
             _write(done, lambda file: file.write(json.dumps(entry).encode()))
-        entry = json.loads(done.read_text())
-        return entry | {"split": manifest["splits"][case.case_id], "sources": manifest["sources"][case.case_id]}
+        written: dict[str, Any] = json.loads(done.read_text())
+        return written | {"split": manifest["splits"][case.case_id], "sources": manifest["sources"][case.case_id]}
 
     entries = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -57,5 +57,8 @@ def open_prepared(folder: Path) -> PreparedCohort:
     """A folder that `prepare` finished; raises BadData for any other."""
     path = folder / MANIFEST
     if not path.exists():
-        raise BadData(f"prepared data must have a manifest, got none in {folder}; run `segcal data prepare` again")
+        raise BadData(
+            f"prepared data must have a manifest, got none in {folder}; "
+            "set SEGCAL_HOME to where they are, or call the same `segcal sweep` again (it trains nothing twice)"
+        )
     return PreparedCohort(folder, json.loads(path.read_text()))

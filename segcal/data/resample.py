@@ -26,7 +26,8 @@ def resample_labels(
     if how == "nearest":
         return _on_grid(classes.astype(np.uint8), spacing_mm, target_mm, sitk.sitkNearestNeighbor)
     shares = [resample(classes == label, spacing_mm, target_mm) for label in range(n_classes)]
-    return np.argmax(shares, axis=0).astype(np.uint8)
+    winner: np.ndarray = np.argmax(shares, axis=0).astype(np.uint8)
+    return winner
 
 
 def crop_or_pad(array: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:

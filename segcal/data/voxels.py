@@ -127,7 +127,7 @@ def _expected_bytes(head: bytes, path: Path, case_id: str) -> int:
     header = _header(head, path, case_id)
     shape = header.get_data_shape()
     voxels = int(np.prod(shape, dtype=np.float64))
-    n_bytes = voxels * header.get_data_dtype().itemsize
+    n_bytes: int = voxels * header.get_data_dtype().itemsize
     if voxels > MAX_VOXELS or n_bytes > MAX_BYTES:
         rule = f"{path.name} must hold at most {MAX_VOXELS} voxels"
         raise TooLarge(case_id, rule, f"{voxels} ({'x'.join(map(str, shape))})", "crop it to the organ")

@@ -1,4 +1,4 @@
-"""From a network's logits to class probabilities. The head belongs to the recipe, because losses differ in what they need."""
+"""From a network's logits to class probabilities. The head belongs to the recipe, as losses need different ones."""
 
 __all__ = ["HEADS", "log_probabilities", "out_channels"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import torch
 
-from segcal.learn.fit import build
+from segcal.learn.fit import build, channels_last
 from segcal.learn.heads import log_probabilities
 from segcal.learn.unet import UNet
 from segcal.trial import TrialConfig
@@ -20,7 +20,7 @@ def restore(config: TrialConfig, weights: Mapping[str, np.ndarray], device: torc
     """The trained network of a checkpoint, ready to predict."""
     net = build(config)
     net.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
-    return net.to(device, memory_format=torch.channels_last).eval()
+    return channels_last(net, device).eval()
 
 
 def predict_slabs(

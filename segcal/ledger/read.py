@@ -87,7 +87,7 @@ def _ref(version: ModelVersion) -> ModelRef:
     return ModelRef(
         name=version.name,
         version=int(version.version),
-        model_id=version.model_id,
+        model_id=version.source.removeprefix("models:/"),  # a search leaves model_id empty
         run_id=version.run_id,
         task=tags[tag("task")],
         recipe=tags[tag("recipe")],
@@ -99,4 +99,5 @@ def _ref(version: ModelVersion) -> ModelRef:
         weights_sha256=tags[tag("weights_sha256")],
         val_dice=float(tags[tag("val_dice")]),
         epoch=int(tags[tag("epoch")]),
+        created=int(version.creation_timestamp),
     )

@@ -1,0 +1,43 @@
+# make demo | test | check     (PYTHON=python3.12 chooses an interpreter)
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test check install install-dev clean
+
+demo: install ## a fresh environment, a sweep on the embedded data, a report
+	mlflow run . -e sweep -P task=brain
+	segcal report --experiment calib
+	@echo
+	@echo "Look at:  reports/calib/report.html"
+	@echo "Browse:   $(BIN)/mlflow ui        (runs, checkpoints, registered models)"
+	@echo "Go on:    source $(BIN)/activate"
+
+test: install-dev ## the test suite
+	pytest
+
+check: install-dev ## style, types, floors, tests
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	pytest
+
+install: $(BIN)/.installed
+
+install-dev: $(BIN)/.installed-dev
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(BIN)/.installed: $(BIN)/python pyproject.toml constraints.txt
+	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(BIN)/.installed-dev: $(BIN)/python pyproject.toml constraints.txt
+	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@ $(BIN)/.installed
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
