@@ -1,0 +1,113 @@
+"""A cohort small enough to train on in a second, and an experiment trained on it. No network, no GPU, nothing left."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segcal.data import brats
+from segcal.data.prepare import prepare
+from segcal.data.taskfile import load_task, task_yaml
+from segcal.tasks import TaskSpec
+
+TINY_FIELDS = {
+    "name": "tiny",
+    "spacing_mm": [None, None, None],
+    "crop": [32, 32],
+    "batch": 4,
+    "split_counts": {"train": 3, "val": 1, "test": 3},
+    "ensemble_sizes": [1, 2, 3],
+    "curve_draws": 3,
+}
+TINY_TRAINING = {"kernels": [4, 4, 8, 8], "epochs": 3, "patience": 3}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_folders(tmp_path_factory: pytest.TempPathFactory):
+    """Caches and tracking of the tests stay in temporary folders."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("SEGCAL_HOME", str(tmp_path_factory.mktemp("home")))
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "RAY_ADDRESS"):
+        patch.delenv(name, raising=False)
+    patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    yield
+    patch.undo()
+
+
+def write_blobs(root: Path, cases: int = 7, seed: int = 0) -> Path:
+    """A BraTS folder of noisy nested blobs, 4 CBICA cases for every 3 of TCIA."""
+    z, y, x = np.mgrid[0:4, 0:32, 0:32].astype(float)
+    for index in range(cases):
+        rng = np.random.default_rng([seed, index])
+        cy, cx, radius = rng.uniform(11, 21), rng.uniform(11, 21), rng.uniform(6, 8)
+        distance = np.sqrt((y - cy) ** 2 + (x - cx) ** 2 + (4 * (z - 1.5)) ** 2)
+        truth = np.zeros(distance.shape, dtype=np.uint8)
+        truth[distance < radius] = 2
+        truth[distance < 0.7 * radius] = 4
+        truth[distance < 0.4 * radius] = 1
+        bright = np.array([300, 700, 500, 0, 900])
+        channels = {
+            name: np.clip(bright[truth] * weight + rng.normal(100, 40, truth.shape), 1, None)
+            for name, weight in {"t1": 0.5, "t1ce": 1.0, "t2": 0.7, "flair": 0.8}.items()
+        }
+        site = "CBICA" if index % 7 < 4 else "TCIA"
+        brats.write_case(root, f"Brats17_{site}_T{index:02d}_1", "HGG", channels, truth, (3.0, 1.0, 1.0))
+    return root
+
+
+@pytest.fixture(scope="session")
+def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_blobs(tmp_path_factory.mktemp("blobs"))
+
+
+@pytest.fixture(scope="session")
+def tiny_task() -> TaskSpec:
+    return load_task("brain", TINY_FIELDS)
+
+
+@pytest.fixture(scope="session")
+def tiny_files(tmp_path_factory: pytest.TempPathFactory, tiny_task: TaskSpec) -> tuple[Path, Path]:
+    """The tiny task and its sweep as files of a user."""
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "tiny.yaml").write_text(task_yaml(tiny_task))
+    (folder / "sweep.yaml").write_text(
+        f"task: {folder / 'tiny.yaml'}\n"
+        "experiment: tiny\n"
+        "seeds: 2\n"
+        "training: {kernels: [4, 4, 8, 8], epochs: 2, patience: 2}\n"
+        "recipes:\n  ce: {loss: cross_entropy}\n  dice: {loss: soft_dice}\n"
+    )
+    return folder / "tiny.yaml", folder / "sweep.yaml"
+
+
+@pytest.fixture(scope="session")
+def cohort(blobs: Path, tiny_task: TaskSpec):
+    return prepare(blobs, tiny_task)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, cohort, tiny_task: TaskSpec):
+    """An experiment of 2 recipes x 3 seeds, trained trial by trial without Ray: (tracking URI, trials, sweep)."""
+    from segcal.ledger.store import open_store
+    from segcal.ledger.write import end_sweep, start_sweep
+    from segcal.sweep.plan import Plan, Resources, _recipe, trials
+    from segcal.sweep.run_trial import Assignment, run_trial
+
+    folder = tmp_path_factory.mktemp("store")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        uri = f"sqlite:///{folder / 'mlflow.db'}"
+        client = open_store(uri)
+        losses = {"ce": "cross_entropy", "dice": "soft_dice"}
+        recipes = {label: _recipe(label, {"loss": loss, **TINY_TRAINING}) for label, loss in losses.items()}
+        plan = Plan("tiny", tiny_task, "", (0, 1, 2), recipes, Resources())
+        sweep = start_sweep(client, "tiny", "sweep tiny", {"data": "blobs"}, plan.as_yaml())
+        configs = trials(plan, cohort.digest, cohort.class_voxels)
+        for config in configs:
+            run_trial(Assignment(config, tiny_task, cohort.folder, sweep, uri, "test"))
+        end_sweep(client, sweep, "FINISHED")
+    finally:
+        os.chdir(before)
+    return uri, configs, sweep

@@ -1,0 +1,39 @@
+import sys
+
+from segcal.ledger.launch import SweepExperiment
+from segcal.ledger.store import open_store
+
+
+def project(folder, name="segcal"):
+    (folder / "MLproject").write_text(f"name: {name}\n")
+    return str(folder)
+
+
+def test_answers_for_a_sweep_of_segcal_only(tmp_path, monkeypatch):
+    uri = project(tmp_path)
+    answers = {
+        ("mlflow", "run", uri, "-e", "sweep"): True,
+        ("/venv/bin/mlflow", "run", uri, "-e", "sweep", "-P", "task=brain"): True,
+        ("mlflow", "run", uri, "-e", "report"): False,
+        ("mlflow", "ui"): False,
+        ("pytest", "run", uri, "-e", "sweep"): False,
+        ("mlflow", "run", str(tmp_path / "elsewhere"), "-e", "sweep"): False,
+    }
+    for argv, expected in answers.items():
+        monkeypatch.setattr(sys, "argv", list(argv))
+        assert SweepExperiment().in_context() is expected, argv
+
+
+def test_does_not_answer_for_other_projects(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["mlflow", "run", project(tmp_path, "other"), "-e", "sweep"])
+    assert SweepExperiment().in_context() is False
+
+
+def test_the_experiment_is_calib_or_the_one_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    client = open_store()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)
+    monkeypatch.setattr(sys, "argv", ["mlflow", "run", ".", "-e", "sweep"])
+    assert client.get_experiment(SweepExperiment().get_experiment_id()).name == "calib"
+    monkeypatch.setattr(sys, "argv", ["mlflow", "run", ".", "-e", "sweep", "-P", "experiment=mine"])
+    assert client.get_experiment(SweepExperiment().get_experiment_id()).name == "mine"
