@@ -34,8 +34,12 @@ class UNet(nn.Module):
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got dropout={dropout}")
         pairs = list(zip(kernels[::2], kernels[1::2], strict=True))
+        with torch.random.fork_rng(devices=[]):  # layers initialise themselves from the global generator first
+            self._add_layers(in_channels, out_channels, pairs, dropout)
+        self._initialise(generator)
+
+    def _add_layers(self, in_channels: int, out_channels: int, pairs: list[tuple[int, int]], dropout: float) -> None:
         levels = len(pairs)
-        self.factor = 2 ** (levels - 1)
         self.encoder = nn.ModuleList()
         width = in_channels
         for level, (first, second) in enumerate(pairs):
@@ -51,7 +55,6 @@ class UNet(nn.Module):
             width = first
         self.pool = nn.MaxPool2d(2)
         self.head = nn.Conv2d(width, out_channels, kernel_size=1)
-        self._initialise(generator)
 
     def forward(self, image: Tensor) -> Tensor:
         skips = []

@@ -14,7 +14,8 @@ from segcal.data.phantom.brain import brain_phantom
 from segcal.errors import UsageError, nearest
 
 GENERATOR_VERSION = 1  # a change of the generator makes a new folder
-CASES, SIZE, SEED = 24, 96, 2017
+CASES, SIZE, SEED = 24, 80, 2017
+FIELD_OF_VIEW_MM = 192.0
 SOURCE_SHARE = 2 / 3  # of the cases: CBICA-like; the others are TCIA-like
 
 
@@ -27,7 +28,7 @@ def write_brain_cohort(
 ) -> Path:
     """Write brain phantoms as a BraTS17 folder: two thirds CBICA-like, one third TCIA-like.
 
-    size: in-plane voxels of 2 mm at 96, so that the head fills the image at any size. Case i depends on the seed
+    size: in-plane voxels of a field of view of 192 mm. Case i depends on the seed
     and i alone. Raises UsageError for fewer than 4 cases or a size below 32.
     """
     if cases < 4:
@@ -35,7 +36,7 @@ def write_brain_cohort(
     if size < 32:
         raise UsageError(f"size must be at least 32 voxels, got size={size}")
     n_source = round(cases * SOURCE_SHARE)
-    in_plane_mm = 2.0 * 96 / size
+    in_plane_mm = FIELD_OF_VIEW_MM / size
     for index in range(cases):
         site = "CBICA" if index < n_source else "TCIA"
         phantom = brain_phantom(

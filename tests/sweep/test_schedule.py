@@ -1,0 +1,109 @@
+"""Ray Tune, for real: a bad trial stops nothing, and what is finished is never trained again."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from segcal.ledger.names import tag
+from segcal.ledger.read import models
+from segcal.ledger.store import open_store
+
+
+def segcal(folder, *argv):
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": ""}
+    command = [sys.executable, "-m", "segcal", *map(str, argv)]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def swept(blobs, tiny_files, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("swept")
+    broken = "recipes.broken={loss: soft_dice, lr: 1.0e30}"
+    done = segcal(folder, "sweep", tiny_files[1], "--data", blobs, "--set", broken, "--json")
+    return folder, done
+
+
+def test_one_bad_trial_does_not_stop_the_others(swept):
+    folder, done = swept
+    assert done.returncode == 3, done.stderr
+    result = json.loads(done.stdout)
+    assert sorted(result["finished"]) == ["ce seed 0", "ce seed 1", "dice seed 0", "dice seed 1"]
+    assert sorted(result["failed"]) == ["broken seed 0", "broken seed 1"]
+    assert "2 of 6 trials failed, the others finished: broken seed 0: FloatingPointError" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_progress_names_trial_epoch_and_eta(swept):
+    assert "[6/6 trials]" in swept[1].stderr
+    assert "done after 2 epochs" in swept[1].stderr
+    assert "ETA" in swept[1].stderr
+
+
+def test_runs_are_nested_closed_and_say_why_they_failed(swept):
+    client = open_store(f"sqlite:///{swept[0]}/mlflow.db")
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    (parent,) = client.search_runs([experiment], f"tags.`{tag('kind')}` = 'sweep'")
+    runs = client.search_runs([experiment], f"tags.`{tag('kind')}` = 'trial'")
+    assert parent.info.status == "FAILED"
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs} == {parent.info.run_id}
+    status = {run.info.run_name: run.info.status for run in runs}
+    assert status == {
+        f"{label} seed {seed}": "FAILED" if label == "broken" else "FINISHED"
+        for label in ("ce", "dice", "broken")
+        for seed in (0, 1)
+    }
+    for run in runs:
+        assert ("must stay finite" in run.data.tags.get(tag("error"), "")) == (run.info.status == "FAILED")
+
+
+def test_a_second_call_trains_only_what_is_new(swept, blobs, tiny_files):
+    folder, _ = swept
+    client = open_store(f"sqlite:///{folder}/mlflow.db")
+    before = {ref.key: ref.weights_sha256 for ref in models(client, "tiny")}
+    again = segcal(folder, "sweep", tiny_files[1], "--data", blobs, "--set", "seeds=3", "--json")
+    assert again.returncode == 0, again.stderr
+    result = json.loads(again.stdout)
+    assert result["already_finished"] == 4
+    assert sorted(result["finished"]) == ["ce seed 2", "dice seed 2"]
+    after = {ref.key: ref.weights_sha256 for ref in models(client, "tiny")}
+    assert before.items() <= after.items()
+    assert len(after) == 6
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    starts = [run.data.tags[tag("key")] for run in client.search_runs([experiment], f"tags.`{tag('kind')}` = 'trial'")]
+    assert all(starts.count(key) == 1 for key in after)
+    third = segcal(folder, "sweep", tiny_files[1], "--data", blobs, "--set", "seeds=3", "--json")
+    assert json.loads(third.stdout)["already_finished"] == 6
+    assert "starting Ray" not in third.stderr
+
+
+def test_ray_and_plain_function_train_the_same_weights(swept, trained, tmp_path, monkeypatch):
+    from segcal.sweep.run_trial import Assignment, run_trial
+
+    client = open_store(f"sqlite:///{swept[0]}/mlflow.db")
+    ref = next(ref for ref in models(client, "tiny") if (ref.label, ref.seed) == ("dice", 1))
+    from pydantic import TypeAdapter
+
+    from segcal.data.prepare import home
+    from segcal.ledger.read import load_checkpoint
+    from segcal.ledger.write import start_sweep
+    from segcal.tasks import TaskSpec
+    from segcal.trial import TrialConfig
+
+    checkpoint = load_checkpoint(client, ref)
+    monkeypatch.chdir(tmp_path)
+    plain = open_store()
+    sweep = start_sweep(plain, "plain", "sweep", {}, "")
+    run_trial(
+        Assignment(
+            TypeAdapter(TrialConfig).validate_python(checkpoint.config),
+            TypeAdapter(TaskSpec).validate_python(checkpoint.task),
+            home() / "prepared" / ref.data_digest,
+            sweep,
+            plain.tracking_uri,
+            "test",
+        )
+    )
+    assert models(plain, "plain")[0].weights_sha256 == ref.weights_sha256

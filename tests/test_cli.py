@@ -1,0 +1,137 @@
+"""Exit codes and one-line errors, as a user meets them."""
+
+import json
+import shutil
+
+import pytest
+
+from segcal.cli import main
+from segcal.data.brats import find
+
+
+def run(capsys, *argv):
+    code = main([str(word) for word in argv])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def one_line_error(err):
+    lines = [line for line in err.splitlines() if line.startswith("segcal: ")]
+    assert len(lines) == 1, err
+    assert "Traceback" not in err
+    return lines[0]
+
+
+def test_task_show_prints_a_file_that_loads_again(capsys, tmp_path):
+    code, out, _ = run(capsys, "task", "show", "brain")
+    assert code == 0
+    (tmp_path / "mine.yaml").write_text(out)
+    assert run(capsys, "task", "show", tmp_path / "mine.yaml")[1].splitlines()[1:] == out.splitlines()[1:]
+    assert json.loads(run(capsys, "task", "show", "brain", "--json")[1])["channels"] == ["t1ce", "t2", "flair"]
+
+
+def test_check_lists_good_cases(capsys, blobs, tiny_files):
+    code, out, _ = run(capsys, "data", "check", blobs, "--task", tiny_files[0])
+    assert code == 0
+    assert len(out.splitlines()) == 7
+    assert "4x32x32" in out
+    assert "labels 0,1,2,4" in out
+
+
+def test_check_lists_all_faults_and_exits_4(capsys, blobs, tiny_files, tmp_path):
+    root = shutil.copytree(blobs, tmp_path / "copy")
+    first, second = sorted((root / "HGG").iterdir())[:2]
+    (first / f"{first.name}_t2.nii.gz").unlink()
+    (second / f"{second.name}_seg.nii.gz").write_bytes(b"")
+    code, out, err = run(capsys, "data", "check", root, "--task", tiny_files[0], "--json")
+    faults = {entry["case_id"]: entry["fault"] for entry in json.loads(out) if entry["fault"]}
+    assert code == 4
+    assert faults == {first.name: "MissingChannel", second.name: "EmptyFile"}
+    assert "got 2 faults" in one_line_error(err)
+
+
+def test_prepare_prints_the_digest(capsys, blobs, tiny_files, cohort):
+    code, out, _ = run(capsys, "data", "prepare", blobs, "--task", tiny_files[0], "--json")
+    assert (code, json.loads(out)["digest"]) == (0, cohort.digest)
+
+
+def test_sweep_of_bad_data_exits_4_and_leaves_nothing_to_trust(capsys, blobs, tiny_files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEGCAL_HOME", str(tmp_path / "home"))
+    root = shutil.copytree(blobs, tmp_path / "copy")
+    case = sorted((root / "HGG").iterdir())[2]
+    path = case / f"{case.name}_flair.nii.gz"
+    path.write_bytes(path.read_bytes()[:-200])
+    code, _, err = run(capsys, "sweep", tiny_files[1], "--data", root)
+    assert code == 4
+    assert f"{case.name}: {path.name} must" in one_line_error(err)
+    assert not list((tmp_path / "home").rglob("manifest.json"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        (["sweep", "--task", "brian"], 2, "did you mean 'brain'"),
+        (["sweep", "--set", "seeds=[3, 3]"], 2, "seeds must differ, got 3 more than once"),
+        (["sweep", "--set", "recipes.ce.loss=dise"], 2, "no loss named 'dise'"),
+        (["sweep", "--set", "foo=1"], 2, "no key named 'foo'"),
+        (["sweep", "--scale", "paper"], 2, "scale 'paper' needs real images"),
+        (["sweep", "absent.yaml"], 2, "cannot read absent.yaml"),
+        (["sweep", "--data", "no/such/folder"], 4, "the data must be a folder"),
+        (["report", "--experiment", "none"], 2, "no experiment named 'none'"),
+        (["data", "check", "no/such/folder"], 4, "the data must be a folder"),
+        (["data", "demo", "--task", "lung", "--out", "x"], 2, "no embedded data for task 'lung'"),
+        (["data", "demo", "--out", "x", "--cases", "2"], 2, "cases must be at least 4 (train, val and test), got cases=2"),
+        (["task", "show", "x.yaml"], 2, "cannot read x.yaml"),
+    ],
+)
+def test_a_wrong_request_is_one_line_with_its_exit_code(capsys, tmp_path, monkeypatch, argv, code, message):
+    monkeypatch.chdir(tmp_path)
+    got, _, err = run(capsys, *argv)
+    assert got == code
+    assert message in one_line_error(err)
+
+
+def test_an_experiment_without_models_exits_4(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(capsys, "sweep", "--data", "no/such/folder", "--experiment", "empty")
+    code, _, err = run(capsys, "report", "--experiment", "empty")
+    assert code == 4
+    assert "must hold registered models, got none" in one_line_error(err)
+
+
+@pytest.mark.parametrize("verb", [["sweep"], ["report"], ["doctor"]])
+def test_a_store_that_does_not_answer_exits_5(capsys, tmp_path, monkeypatch, verb):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    code, _, err = run(capsys, *verb)
+    assert code == 5
+    assert "tracking store must answer" in one_line_error(err)
+
+
+def test_doctor_says_what_would_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run(capsys, "doctor", "--json")
+    findings = json.loads(out)
+    assert code == 0
+    assert findings["store answers"] is True
+    assert "2 recipes x 5 seeds of task brain (scale demo)" in findings["would run"]
+
+
+def test_usage_and_help(capsys):
+    for argv, code in ((["--help"], 0), (["sweep", "--help"], 0), (["data", "demo", "--help"], 0), (["fly"], 2), ([], 2)):
+        with pytest.raises(SystemExit) as ended:
+            main(argv)
+        assert ended.value.code == code
+    assert "example: segcal sweep" in capsys.readouterr().out
+
+
+def test_demo_cohort_is_read_back_through_the_layout(capsys, tmp_path):
+    from segcal.tasks import TASKS
+
+    out = tmp_path / "phantoms"
+    code, said, _ = run(capsys, "data", "demo", "--out", out, "--cases", "4", "--size", "32")
+    assert (code, said.strip()) == (0, str(out))
+    assert [case.site for case in find(out, TASKS["brain"]).cases] == ["CBICA", "CBICA", "CBICA", "TCIA"]
+    assert run(capsys, "data", "check", out)[0] == 0
+    assert run(capsys, "data", "demo", "--out", out)[0] == 2
