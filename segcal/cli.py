@@ -98,7 +98,7 @@ def _add_data(verbs: Any) -> None:
                  "segcal data demo --task brain --out phantoms --cases 12")  # fmt: skip
     demo.add_argument("--task", default="brain", help="whose embedded cohort (default: brain)")
     demo.add_argument("--out", type=Path, required=True, metavar="DIR", help="a folder that does not exist yet")
-    demo.add_argument("--cases", type=int, default=24, help="patients (default: 24)")
+    demo.add_argument("--cases", type=int, default=36, help="patients (default: 36)")
     demo.add_argument("--size", type=int, default=80, help="in-plane voxels (default: 80)")
     demo.add_argument("--seed", type=int, default=2017, help="seed of the cohort (default: 2017)")
     check = _verb(nouns, "check", _data_check, "read every case of a folder and list what is wrong",

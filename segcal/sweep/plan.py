@@ -178,7 +178,8 @@ def _check_trial(config: TrialConfig) -> None:
         raise UsageError(f"{where}: lr_factor must lie between 0 and 1, got {config.lr_factor}")
     if len(config.kernels) % 2 or not 4 <= len(config.kernels) <= 10:
         raise UsageError(f"{where}: kernels must be two for each of 2 to 5 levels, got {len(config.kernels)}")
-    if config.loss == "soft_dice" and config.background == (config.head == "sigmoid"):
+    fixed = {"sigmoid": False, "raw_sum": True}  # one has no channel for it, the other would never train it
+    if config.loss == "soft_dice" and fixed.get(config.head, config.background) != config.background:
         needs = "false" if config.background else "true"
         raise UsageError(
             f"{where}: head {config.head} needs background: {needs} in the Dice loss, got {config.background}"

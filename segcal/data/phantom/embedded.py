@@ -14,7 +14,7 @@ from segcal.data.phantom.brain import brain_phantom
 from segcal.errors import UsageError, nearest
 
 GENERATOR_VERSION = 1  # a change of the generator makes a new folder
-CASES, SIZE, SEED = 24, 80, 2017
+CASES, SIZE, SEED = 36, 80, 2017
 FIELD_OF_VIEW_MM = 192.0
 SOURCE_SHARE = 2 / 3  # of the cases: CBICA-like; the others are TCIA-like
 
