@@ -97,7 +97,8 @@ def paired_bootstrap(a: ArrayLike, b: ArrayLike, rng: np.random.Generator, n_res
     if difference.size < 2:
         return float("nan")
     means = bootstrap_means(difference, rng, n_resamples)
-    tail = 1 + min(int(np.sum(means <= 0)), int(np.sum(means >= 0)))
+    dust = 1e-12 * float(np.abs(difference).max())  # a mean of exactly 0 is a tie, whatever the unit's rounding
+    tail = 1 + min(int(np.sum(means <= dust)), int(np.sum(means >= -dust)))
     return float(min(1.0, 2.0 * tail / (n_resamples + 1)))
 
 

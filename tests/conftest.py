@@ -5,11 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import settings
 
 from segcal.data import brats
 from segcal.data.prepare import prepare
 from segcal.data.taskfile import load_task, task_yaml
 from segcal.tasks import TaskSpec
+
+torch.set_num_threads(1)
+settings.register_profile("segcal", deadline=None, max_examples=60)
+settings.load_profile("segcal")
 
 TINY_FIELDS = {
     "name": "tiny",
@@ -28,7 +34,13 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory):
     """Caches and tracking of the tests stay in temporary folders."""
     patch = pytest.MonkeyPatch()
     patch.setenv("SEGCAL_HOME", str(tmp_path_factory.mktemp("home")))
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "RAY_ADDRESS"):
+    for name in (
+        "MLFLOW_TRACKING_URI",
+        "MLFLOW_RUN_ID",
+        "MLFLOW_EXPERIMENT_ID",
+        "MLFLOW_EXPERIMENT_NAME",
+        "RAY_ADDRESS",
+    ):
         patch.delenv(name, raising=False)
     patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     yield

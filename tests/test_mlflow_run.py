@@ -1,4 +1,4 @@
-"""The commands of the README, for real: `mlflow run` in the caller's environment, and a report from a second process."""
+"""The README's commands, for real: `mlflow run` in the caller's environment, then a report from a second process."""
 
 import json
 import os

@@ -135,3 +135,22 @@ def test_correlation_equals_scipy():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_bca_follows_efrons_formula_on_the_same_resamples(level):
+    means = bootstrap_means(VALUES, np.random.default_rng(2), 2000)
+    bias = scipy_stats.norm.ppf(np.mean(means < VALUES.mean()))
+    left_out = np.array([np.delete(VALUES, i).mean() for i in range(VALUES.size)])
+    lean = left_out.mean() - left_out
+    acceleration = (lean**3).sum() / (6 * (lean**2).sum() ** 1.5)
+    z = bias + scipy_stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
+    tails = scipy_stats.norm.cdf(bias + z / (1 - acceleration * z))
+    found = bootstrap_ci(VALUES, np.random.default_rng(2), 2000, level, "bca")
+    assert found == pytest.approx(tuple(np.quantile(means, tails)), rel=1e-12)
+
+
+def test_p_does_not_depend_on_the_unit():
+    a = np.array([1.0, 2.0, -3.0])
+    one, tenth = (paired_bootstrap(x, 0 * x, np.random.default_rng(0), 9999) for x in (a, np.array([0.1, 0.2, -0.3])))
+    assert one == tenth

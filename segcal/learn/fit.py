@@ -51,7 +51,7 @@ def fit(
         optimiser,
         mode="max",
         factor=config.lr_factor,
-        patience=config.lr_patience,
+        patience=config.lr_patience - 1,  # torch cuts after the epoch that follows its patience
         threshold=config.lr_threshold,
         threshold_mode="abs",
     )

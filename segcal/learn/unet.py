@@ -57,6 +57,9 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(width, out_channels, kernel_size=1)
 
     def forward(self, image: Tensor) -> Tensor:
+        factor = 2 ** (len(self.encoder) - 1)
+        if image.shape[-2] % factor or image.shape[-1] % factor:
+            raise ValueError(f"image sides must be multiples of {factor}, got {tuple(image.shape[-2:])}")
         skips = []
         x = image
         for level, block in enumerate(self.encoder):

@@ -70,6 +70,7 @@ class CaseTally:
         self._in_box = np.zeros(case.truth.shape, dtype=bool)
         self._in_box[box] = True
         self.labels = np.zeros(case.truth.shape, dtype=np.uint8)
+        self._taken = np.zeros(len(case.truth), dtype=np.int64)
         self._inside, self._outside = RegionTally(), RegionTally()
         self._entropy_sum = np.zeros(task.n_classes)
         self._segment_size = np.zeros(task.n_classes, dtype=np.int64)
@@ -77,6 +78,7 @@ class CaseTally:
     def add(self, slab: Prediction, first_slice: int) -> None:
         """Take the prediction of slices first_slice, first_slice + 1, ...; every slice once."""
         slices = slice(first_slice, first_slice + slab.probs.shape[1])
+        self._taken[slices] += 1
         truth, in_box = self._truth[slices], self._in_box[slices]
         winner = slab.probs.argmax(axis=0)
         confidence = slab.probs.max(axis=0)
@@ -107,6 +109,8 @@ class CaseTally:
 
     def scores(self) -> list[Score]:
         """Every metric of the collected prediction."""
+        if (self._taken != 1).any():
+            raise ValueError(f"every slice must be added once, got counts {np.unique(self._taken).tolist()}")
         rows = []
         for region, tally in self.regions().items():
             for metric, function in REGION_METRICS.items():

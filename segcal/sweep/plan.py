@@ -168,7 +168,7 @@ def _recipe(label: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_trial(config: TrialConfig) -> None:
     where = f"recipe {config.label}"
-    positive = {"batch": config.batch, "lr": config.lr, "epochs": config.epochs, "patience": config.patience}
+    positive = {name: getattr(config, name) for name in ("batch", "lr", "lr_patience", "epochs", "patience", "smooth")}
     for name, value in positive.items():
         if value <= 0:
             raise UsageError(f"{where}: {name} must be above 0, got {value}")

@@ -81,7 +81,10 @@ def test_one_patient_has_no_interval_and_no_test():
 def test_curve_is_mean_and_percentiles_over_draws():
     pair = Method("a", "ce", 2)
     table = pd.DataFrame(
-        rows(A, [1.0, 3.0], NLL) + rows(A, [2.0, 4.0], NLL, 1) + rows(A, [5.0, 7.0], NLL, 2) + rows(pair, [1.0, 1.0], NLL)
+        rows(A, [1.0, 3.0], NLL)
+        + rows(A, [2.0, 4.0], NLL, 1)
+        + rows(A, [5.0, 7.0], NLL, 2)
+        + rows(pair, [1.0, 1.0], NLL)
     )
     (curve,) = curves(table)
     assert (curve.sizes, curve.draws) == ((1, 2), (3, 1))

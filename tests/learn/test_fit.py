@@ -73,7 +73,7 @@ def test_rate_falls_on_a_plateau_of_gains_below_the_threshold(slices):
     dice = [0.5, 0.5005, 0.5009, 0.5009, 0.6, 0.6]
     settings = {"epochs": 6, "lr": 0.01, "lr_patience": 2, "lr_factor": 0.5, "lr_threshold": 0.001}
     records = list(fit(config(**settings), slices, scripted(dice), CPU))
-    assert [record.lr for record in records] == [0.01, 0.01, 0.01, 0.01, 0.005, 0.005]
+    assert [record.lr for record in records] == [0.01, 0.01, 0.01, 0.005, 0.005, 0.005]
 
 
 def test_undefined_validation_counts_as_0_and_partly_defined_as_its_mean(slices):
@@ -99,7 +99,9 @@ def test_a_checkpoint_restores_the_same_network(slices):
     (record,) = fit(config(epochs=1), slices, validate, CPU)
     image = slices.tensors[0][:, 0].numpy()[None]
     restored = restore(config(), record.weights, CPU)
-    one, two = (np.concatenate([p.probs for _, p in predict_slabs(n, "softmax", image, CPU)], 1) for n in (nets[0], restored))
+    one, two = (
+        np.concatenate([p.probs for _, p in predict_slabs(n, "softmax", image, CPU)], 1) for n in (nets[0], restored)
+    )
     np.testing.assert_array_equal(one, two)
 
 

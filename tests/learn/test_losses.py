@@ -32,7 +32,9 @@ def test_dice_weights_are_per_structure_or_per_class():
     logits, truth = torch.randn(2, 3, 5, 5, dtype=torch.float64), torch.randint(0, 4, (2, 5, 5))
     each = [soft_dice(logits, truth, torch.eye(3)[k]) for k in range(3)]
     weights = torch.tensor([1.0, 3.0, 1.0])
-    assert soft_dice(logits, truth, weights).item() == pytest.approx(sum(w * e for w, e in zip(weights, each, strict=True)).item())
+    assert soft_dice(logits, truth, weights).item() == pytest.approx(
+        sum(w * e for w, e in zip(weights, each, strict=True)).item()
+    )
     with_background = torch.cat([torch.tensor([9.0]), weights])
     assert soft_dice(logits, truth, with_background) == soft_dice(logits, truth, weights)
     with pytest.raises(ValueError, match="weights must hold 3 structures"):

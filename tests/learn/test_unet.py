@@ -79,3 +79,8 @@ def test_dropout_keeps_the_mean():
 def test_bad_arguments(kernels, dropout):
     with pytest.raises(ValueError, match="must"):
         UNet(1, 2, kernels, dropout)
+
+
+def test_a_size_the_levels_cannot_halve_is_refused():
+    with pytest.raises(ValueError, match=r"multiples of 4, got \(18, 16\)"):
+        UNet(1, 2, SMALL)(torch.zeros(1, 1, 18, 16))

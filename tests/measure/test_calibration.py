@@ -24,7 +24,9 @@ def test_ece_equals_a_loop_over_bins(kind, n_bins):
     # Half the values lie on edges, where an error of rounding would move them to another bin.
     confidence = np.concatenate([rng.random(500), rng.integers(0, n_bins + 1, 500) / n_bins]).astype(kind)
     correct = rng.random(1000) < confidence
-    assert reliability(confidence, correct, n_bins).ece == pytest.approx(plain_ece(confidence, correct, n_bins), abs=1e-12)
+    assert reliability(confidence, correct, n_bins).ece == pytest.approx(
+        plain_ece(confidence, correct, n_bins), abs=1e-12
+    )
 
 
 def test_edges_belong_to_the_bin_below():

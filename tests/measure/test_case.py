@@ -117,3 +117,13 @@ def test_ties_take_the_lowest_class():
     probs = np.full((2, 4), 0.5)
     assert np.isnan(segment_entropy(probs, 1))
     assert segment_entropy(probs, 0) == pytest.approx(np.log(2))
+
+
+def test_a_slice_that_is_missing_or_added_twice_is_noticed(example):
+    case, probs = example
+    for starts in ([0], [0, 3, 3]):
+        tally = CaseTally(case, TASK)
+        for first in starts:
+            tally.add(Prediction(probs[:, first : first + 4]), first)
+        with pytest.raises(ValueError, match="every slice must be added once"):
+            tally.scores()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from segcal.data.phantom.fields import Grid, smooth_field, soft_step
+from segcal.data.phantom.fields import Grid, smooth_field, soft_step, thick_slices
 
 SITES = ("CBICA", "TCIA")
 CHANNELS = ("t1", "t1ce", "t2", "flair")
@@ -35,7 +35,7 @@ RATER_OFFSET_MM, RATER_WANDER_MM, RATER_SMOOTH_MM = 0.25, 0.45, 6.0
 
 @dataclass(frozen=True)
 class BrainPhantom:
-    """Skull-stripped channels (Z, Y, X) in scanner units, 0 outside the brain; one rater's labels 0, 1, 2, 4 as BraTS."""
+    """Skull-stripped channels (Z, Y, X) in scanner units, 0 outside the brain; one rater's BraTS labels 0, 1, 2, 4."""
 
     channels: dict[str, np.ndarray]
     truth: np.ndarray
@@ -168,22 +168,20 @@ def _level(field: np.ndarray, inside: np.ndarray, volume_ml: float, grid: Grid) 
     return float(voxels[min(wanted, voxels.size - 1)])
 
 
-def _rate(
-    rng: np.random.Generator, grid: Grid, tumour: Tumour, brain: np.ndarray, per_slice: int
-) -> np.ndarray:
+def _rate(rng: np.random.Generator, grid: Grid, tumour: Tumour, brain: np.ndarray, per_slice: int) -> np.ndarray:
     """One rater's labels: each outline displaced by a small offset and a smooth wander, then drawn slice by slice."""
 
     def outline(distance: np.ndarray) -> np.ndarray:
         wander = smooth_field(rng, grid, RATER_SMOOTH_MM, RATER_WANDER_MM)
         drawn = soft_step(-(distance + rng.normal(0, RATER_OFFSET_MM) + wander), 0.3)
-        return drawn.reshape(-1, per_slice, *drawn.shape[1:]).mean(axis=1) > 0.5
+        return thick_slices(drawn, per_slice) > 0.5
 
     whole, core, necrosis = outline(tumour.edema), outline(tumour.core), outline(tumour.necrosis)
     truth = np.zeros(whole.shape, dtype=np.uint8)
     truth[whole | core] = 2
     truth[core] = 4
     truth[core & necrosis] = 1
-    truth[~(brain.reshape(-1, per_slice, *brain.shape[1:]).mean(axis=1) > 0.5)] = 0
+    truth[thick_slices(brain, per_slice) <= 0.5] = 0
     return truth
 
 
@@ -193,7 +191,7 @@ def _acquire(
     """The channels as the site's scanner shows them."""
     shifted = site == "TCIA"
     shares = _shares(rng, grid, tumour, tissue)
-    mask = tissue["brain"].reshape(-1, per_slice, *tissue["brain"].shape[1:]).mean(axis=1) > 0.5
+    mask = thick_slices(tissue["brain"], per_slice) > 0.5
     heterogeneity = smooth_field(rng, grid, 4.5, 1.0)
     blur_mm = (rng.uniform(2.0, 5.0), rng.uniform(0.8, 1.6)) if shifted else (0.8, 0.5)
     noise = 0.03 * (rng.uniform(1.3, 2.5) if shifted else 1.0)
@@ -207,7 +205,7 @@ def _acquire(
             signal += share * level * (1 + rough * heterogeneity)
         signal *= 1 + smooth_field(rng, grid, 3.0, 0.035)
         sigma = [mm / side for mm, side in zip((blur_mm[0], blur_mm[1], blur_mm[1]), grid.spacing_mm, strict=True)]
-        thick = ndimage.gaussian_filter(signal, sigma).reshape(-1, per_slice, *grid.shape[1:]).mean(axis=1)
+        thick = thick_slices(ndimage.gaussian_filter(signal, sigma), per_slice)
         bias = np.exp(smooth_field(rng, grid, 60.0, bias_sd)[::per_slice])
         gamma = rng.uniform(0.8, 1.25) if shifted else rng.uniform(0.95, 1.05)
         seen = np.clip(thick * bias, 0, None) ** gamma

@@ -1,6 +1,6 @@
 """Random fields and soft masks in mm, for all generated anatomy."""
 
-__all__ = ["Grid", "smooth_field", "soft_step"]
+__all__ = ["Grid", "smooth_field", "soft_step", "thick_slices"]
 
 from dataclasses import dataclass
 
@@ -55,3 +55,9 @@ def soft_step(x: np.ndarray, width: float) -> np.ndarray:
     """0 far below 0, 1 far above, 0.5 at 0; most of the change within +-`width`."""
     step: np.ndarray = 0.5 * (1 + np.tanh(np.clip(x / width, -20, 20)))
     return step
+
+
+def thick_slices(fine: np.ndarray, per_slice: int) -> np.ndarray:
+    """Mean of every `per_slice` thin slices (Z, Y, X) -> (Z / per_slice, Y, X): a rectangular slice profile."""
+    thick: np.ndarray = fine.reshape(-1, per_slice, *fine.shape[1:]).mean(axis=1)
+    return thick
