@@ -83,7 +83,7 @@ def build_report(
     methods = _methods(chosen, task)
     box = cmp.compare(scores, methods, cmp.box_columns(task), seed, n_resamples)
     whole = cmp.compare(scores, methods, cmp.calibration_columns("whole"), seed, n_resamples)
-    distance = cmp.compare(scores, methods, cmp.distance_columns(task), seed, n_resamples)
+    distance = cmp.compare(scores, methods, cmp.distance_columns(task, scores), seed, n_resamples)
     spread_says = (
         "Mean over test patients (2.5th to 97.5th percentile of the patients); below it the 95% CI of the mean."
     )

@@ -54,9 +54,15 @@ def calibration_columns(region: str) -> tuple[Column, ...]:
     )
 
 
-def distance_columns(task: TaskSpec) -> tuple[Column, ...]:
-    """HD95 in mm (Table S-II)."""
-    return tuple(Column(f"HD95 {name}, mm", "hd95", structure=name) for name in task.structures)
+def distance_columns(task: TaskSpec, scores: pd.DataFrame) -> tuple[Column, ...]:
+    """HD95 in mm (Table S-II); a second column with the image diagonal for misses where a structure was missed."""
+    columns = []
+    for name in task.structures:
+        columns.append(Column(f"HD95 {name}, mm", "hd95", structure=name))
+        mine = scores[scores.structure == name]
+        if mine[mine.metric == "hd95_worst"].value.notna().sum() > mine[mine.metric == "hd95"].value.notna().sum():
+            columns.append(Column(f"{name}, missed = diagonal", "hd95_worst", structure=name))
+    return tuple(columns)
 
 
 def compare(
@@ -112,7 +118,7 @@ def comparison_table(comparison: Comparison, seed: int, n_resamples: int) -> Tab
             difference = comparison.values[a, column] - comparison.values[b, column]
             low, high = bootstrap_ci(difference, np.random.default_rng(seed), n_resamples)
             p = comparison.p_adjusted[_pair(comparison, a, b, column)]
-            ci = "" if np.isnan(low) else f" [{low:+.3f}, {high:+.3f}] {p_text(p)}"
+            ci = "" if np.isnan(low) else f"\n[{low:+.3f}, {high:+.3f}]\n{p_text(p)}"
             cells.append(f"{_mean(difference):+.3f}{ci}")
         rows.append((f"{a.title} minus {b.title}", tuple(cells)))
     return Table(

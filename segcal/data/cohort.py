@@ -59,7 +59,11 @@ def _by_fraction(ids: list[str], task: TaskSpec) -> dict[str, str]:
 def _divide(ids: list[str], names: list[str], shares: list[float], seed: int) -> dict[str, str]:
     """Shuffle and cut in the ratio of the shares; where there are enough cases every share gets at least one."""
     order = np.random.default_rng(seed).permutation(len(ids))
-    sizes = [max(1, round(len(ids) * share / sum(shares))) if share else 0 for share in shares]
-    sizes[0] = max(len(ids) - sum(sizes[1:]), 0)
-    labels = np.repeat(names, sizes)[: len(ids)]
+    exact = len(ids) * np.asarray(shares) / sum(shares)
+    sizes = np.maximum(np.floor(exact).astype(int), np.asarray(shares) > 0)
+    while sizes.sum() < len(ids):
+        sizes[np.argmax(exact - sizes)] += 1
+    while sizes.sum() > len(ids):
+        sizes[np.argmax(sizes)] -= 1
+    labels = np.repeat(names, sizes)
     return {ids[index]: str(label) for index, label in zip(order, labels, strict=True)}

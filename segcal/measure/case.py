@@ -69,6 +69,7 @@ class CaseTally:
         box = dilated_box(case.truth, case.spacing_mm, task.box_margin_mm, task.box_margin_slices)
         self._in_box = np.zeros(case.truth.shape, dtype=bool)
         self._in_box[box] = True
+        self._diagonal_mm = float(np.linalg.norm(np.multiply(case.truth.shape, case.spacing_mm)))
         self.labels = np.zeros(case.truth.shape, dtype=np.uint8)
         self._taken = np.zeros(len(case.truth), dtype=np.int64)
         self._inside, self._outside = RegionTally(), RegionTally()
@@ -118,11 +119,14 @@ class CaseTally:
         for label, structure in enumerate(self._task.structures, start=1):
             prediction, truth = self.labels == label, self._truth == label
             size, entropy = self._segment_size[label], self._entropy_sum[label]
+            # The tables leave a structure out that is in neither map, although its distance is 0 by convention.
             absent = not prediction.any() and not truth.any()
+            distance = float("nan") if absent else hd95(prediction, truth, self._spacing_mm)
+            missed = np.isnan(distance) and not absent
             rows += [
                 Score("", structure, "dice", dice(self.labels, self._truth, label)),
-                # The tables leave a structure out that is in neither map, although its distance is 0 by convention.
-                Score("", structure, "hd95", float("nan") if absent else hd95(prediction, truth, self._spacing_mm)),
+                Score("", structure, "hd95", distance),
+                Score("", structure, "hd95_worst", self._diagonal_mm if missed else distance),
                 Score("", structure, "entropy", float(entropy / size) if size else float("nan")),
             ]
         return rows

@@ -90,8 +90,8 @@ def overlays(report: Report) -> Figure | None:
     columns = 1 + len(report.overlays[0].probability)
     figure = Figure(figsize=(2.15 * columns + 0.5, 2.5 * len(report.overlays)), layout="constrained")
     grid = figure.subplots(len(report.overlays), columns, squeeze=False)
-    for row, overlay in zip(grid, report.overlays, strict=True):
-        painted = _overlay_row(row, overlay, first=row is grid[0])
+    for index, overlay in enumerate(report.overlays):
+        painted = _overlay_row(grid[index], overlay, first=index == 0)
     bar = figure.colorbar(painted, ax=grid, shrink=0.6, pad=0.01)
     bar.set_label("probability of any structure", fontsize=9)
     return figure
@@ -114,8 +114,8 @@ FIGURES: dict[str, FigureSpec] = {
         entropy_scatters,
     ),
     "overlays": FigureSpec(
-        "Best, median and worst test case by mean Dice, in the slice with the largest tumour: image with the truth's "
-        "outline (white), and each method's probability of any structure (0.001 and below not painted). A single "
+        "Best, median and worst test case by mean Dice, in the slice with most of the structures: image with "
+        "the truth's outline (white), and each method's probability of any structure (0.001 and below not painted). A single "
         "model is the member with the lowest seed.",
         overlays,
     ),

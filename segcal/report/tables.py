@@ -24,7 +24,7 @@ def interval(ends: Interval, dash: str = "–") -> str:
 def cell_text(cell: Cell | str, dash: str = "–") -> str:
     """`0.29 (0.11–0.71)`: the mean and the spread of the patients; `[…]` the CI of the mean."""
     if isinstance(cell, str):
-        return cell
+        return cell.replace("\n", " ")
     spread, ci = interval(cell.spread, dash), interval(cell.ci, dash)
     text = number(cell.point) + (f" ({spread})" if spread else "") + (f" [{ci}]" if ci else "")
     return text + (f" n={cell.n}" if cell.excluded else "")

@@ -97,6 +97,8 @@ def test_predicted_but_absent_is_dice_0_and_no_distance():
     found = values(score_case(Prediction(probs), case, TASK))
     assert found["non-enhancing", "dice"] == 0.0
     assert np.isnan(found["non-enhancing", "hd95"])
+    assert found["non-enhancing", "hd95_worst"] == pytest.approx(np.sqrt(3**2 + 4**2 + 4**2))
+    assert np.isnan(found["edema", "hd95_worst"])
     assert found["non-enhancing", "entropy"] == 0.0
 
 

@@ -1,0 +1,196 @@
+import hashlib
+import json
+import multiprocessing
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from segcal.data import faults
+from segcal.data.check import check_cohort
+from segcal.data.prepare import prepare
+from segcal.data.prepared import MANIFEST, open_prepared
+from segcal.data.slices import Slices
+from segcal.data.taskfile import load_task, task_yaml
+from segcal.errors import BadData, UsageError
+from segcal.tasks import TASKS, task_digest
+
+REAL = Path(__file__).parents[2].parent / "shared" / "data" / "brats2013"
+
+
+@pytest.fixture
+def folder(tmp_path, blobs, monkeypatch):
+    monkeypatch.setenv("SEGCAL_HOME", str(tmp_path / "home"))
+    return shutil.copytree(blobs, tmp_path / "cohort")
+
+
+def test_prepared_arrays_are_checked_scaled_and_renumbered(cohort, tiny_task, blobs):
+    assert cohort.counts() == {"train": 3, "val": 1, "test": 3}
+    for split in ("train", "val", "test"):
+        for case in cohort.cases(split):
+            assert case.image.shape == (3, 4, 32, 32)
+            assert case.image.dtype == np.float32
+            assert isinstance(case.image, np.memmap)
+            assert 0 <= case.image.min() < case.image.max() <= 1
+            assert np.unique(case.truth).tolist() == [0, 1, 2, 3]  # from 0, 1, 2, 4
+            assert case.spacing_mm == (3.0, 1.0, 1.0)
+    assert {case.site for case in cohort.cases("test")} == {"TCIA"}
+
+
+def test_manifest_says_what_the_data_are(cohort, blobs):
+    manifest = json.loads((cohort.folder / MANIFEST).read_text())
+    entry = next(e for e in manifest["cases"] if e["case_id"] == "Brats17_CBICA_T00_1")
+    source = blobs / "HGG" / entry["case_id"] / f"{entry['case_id']}_flair.nii.gz"
+    assert entry["sources"]["flair"] == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert entry["native"]["shape"] == [4, 32, 32]
+    learned = [np.asarray(case.truth) for split in ("train", "val") for case in cohort.cases(split)]
+    assert list(cohort.class_voxels) == np.bincount(np.concatenate(learned).ravel(), minlength=4).tolist()
+
+
+def test_the_same_cohort_is_prepared_once(folder, tiny_task):
+    said = []
+    first = prepare(folder, tiny_task, said.append)
+    times = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
+    assert len(said) == 7
+    again = prepare(folder, tiny_task, said.append)
+    assert again.digest == first.digest
+    assert len(said) == 7
+    assert {path: path.stat().st_mtime_ns for path in again.folder.iterdir()} == times
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"curve_draws": 99}, True),
+        ({"box_margin_mm": 3.0}, True),
+        ({"ensemble_sizes": (1,)}, True),
+        ({"name": "other"}, True),
+        ({"crop": (16, 16)}, False),
+        ({"spacing_mm": (3.0, 2.0, 2.0)}, False),
+        ({"intensity": "minmax"}, False),
+        ({"label_resampling": "nearest"}, False),
+        ({"channels": ("flair", "t1ce", "t2")}, False),
+        ({"labels": {2: "edema", 1: "non-enhancing", 4: "enhancing"}}, False),
+        ({"split_seed": 1}, False),
+    ],
+)
+def test_the_digest_follows_what_the_arrays_depend_on(folder, tiny_task, change, same):
+    assert (prepare(folder, replace(tiny_task, **change)).digest == prepare(folder, tiny_task).digest) == same
+
+
+def test_a_changed_source_is_another_cohort(folder, tiny_task):
+    before = prepare(folder, tiny_task).digest
+    first, second = sorted((folder / "HGG").iterdir())[:2]
+    shutil.copy(second / f"{second.name}_t2.nii.gz", first / f"{first.name}_t2.nii.gz")
+    assert prepare(folder, tiny_task).digest != before
+
+
+def test_a_faulty_case_leaves_nothing_to_trust_and_can_be_mended(folder, tiny_task, tmp_path):
+    case = sorted((folder / "HGG").iterdir())[3]
+    path = case / f"{case.name}_seg.nii.gz"
+    good = path.read_bytes()
+    path.write_bytes(good[:-30])
+    with pytest.raises(faults.Truncated, match=case.name):
+        prepare(folder, tiny_task)
+    assert not list((tmp_path / "home").rglob(MANIFEST))
+    path.write_bytes(good)
+    assert prepare(folder, tiny_task).counts()["train"] == 3
+
+
+def test_what_a_killed_preparation_left_is_not_believed(folder, tiny_task):
+    whole = prepare(folder, tiny_task)
+    expected = {path.name: path.read_bytes() for path in whole.folder.glob("*.npy")}
+    partial = whole.folder.with_name(whole.folder.name + ".partial")
+    whole.folder.rename(partial)
+    (partial / MANIFEST).unlink()
+    victim = whole.manifest["cases"][2]["case_id"]
+    (partial / f"{victim}.json").unlink()
+    (partial / f"{victim}.image.npy").write_bytes(b"half")
+    with pytest.raises(BadData, match="must have a manifest"):
+        open_prepared(partial)
+    again = prepare(folder, tiny_task)
+    assert {path.name: path.read_bytes() for path in again.folder.glob("*.npy")} == expected
+
+
+def _prepare_apart(folder, task, results):
+    results.put(prepare(folder, task).digest)
+
+
+def test_two_processes_prepare_one_cohort_without_harm(folder, tiny_task):
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    workers = [context.Process(target=_prepare_apart, args=(folder, tiny_task, results)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    assert results.get(timeout=60) == results.get(timeout=60) == prepare(folder, tiny_task).digest
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+
+
+def test_check_lists_every_kind_of_fault_at_once(folder, tiny_task):
+    cases = sorted((folder / "HGG").iterdir())
+
+    def file(index, name):
+        return cases[index] / f"{cases[index].name}_{name}.nii.gz"
+
+    file(0, "t2").unlink()
+    file(1, "flair").write_bytes(b"")
+    file(2, "seg").write_bytes(file(2, "seg").read_bytes()[:-5])
+    shutil.copy(file(3, "t1ce"), file(3, "seg"))
+    checks = {check.case_id: check for check in check_cohort(folder, tiny_task)}
+    found = [checks[case.name].fault for case in cases]
+    assert found == ["MissingChannel", "EmptyFile", "Truncated", "UnknownLabel", "", "", ""]
+    good = checks[cases[4].name]
+    assert (good.shape, good.spacing_mm, good.labels, good.site) == ((4, 32, 32), (3.0, 1.0, 1.0), (0, 1, 2, 4), "TCIA")
+
+
+def test_slices_are_the_slices_of_the_cases(cohort):
+    cases = cohort.cases("train")
+    slices = Slices(cases)
+    assert len(slices) == 12
+    image, truth = slices[6]
+    assert (image.dtype, truth.dtype) == (torch.float32, torch.uint8)
+    np.testing.assert_array_equal(image, cases[1].image[:, 2])
+    np.testing.assert_array_equal(truth, cases[1].truth[2])
+
+
+def test_a_task_file_comes_back_as_the_same_task(tmp_path):
+    (tmp_path / "brain.yaml").write_text(task_yaml(TASKS["brain"]))
+    assert load_task(str(tmp_path / "brain.yaml")) == TASKS["brain"]
+    assert task_digest(load_task("brain", {"curve_draws": 11})) != task_digest(TASKS["brain"])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("chanels: [t1]", "no key named 'chanels'; did you mean 'channels'"),
+        ("crop: [100, 96]", "crop must be multiples of 16"),
+        ("batch: many", "batch: .* got 'many'"),
+        ("labels: {0: background}", "other than 0"),
+        ("structure_weights: {oedema: 3}", "no structure named 'oedema'; did you mean 'edema'"),
+        ("layout: dicom", "layout: .* got 'dicom'"),
+    ],
+)
+def test_a_bad_task_file_is_refused_in_one_line(tmp_path, line, message):
+    key = line.split(":")[0]
+    text = "\n".join(row for row in task_yaml(TASKS["brain"]).splitlines() if not row.startswith(f"{key}:"))
+    (tmp_path / "bad.yaml").write_text(f"{text}\n{line}\n")
+    with pytest.raises(UsageError, match=message) as caught:
+        load_task(str(tmp_path / "bad.yaml"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the four real patients are not beside this checkout")
+def test_real_patients_are_prepared(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGCAL_HOME", str(tmp_path / "home"))
+    example = str(Path(__file__).parents[2] / "examples" / "brats2013.yaml")
+    cohort = prepare(REAL, load_task(example, {"spacing_mm": [8.0, 4.0, 4.0], "crop": [64, 64]}))
+    assert cohort.counts() == {"train": 2, "val": 1, "test": 1}
+    for case in cohort.cases("train"):
+        assert case.image.shape == (2, 19, 64, 64)
+        assert np.unique(case.truth).tolist() == [0, 1, 2, 3]
+        assert 0.2 < float(case.image[:, case.truth == 2].mean()) < 0.9

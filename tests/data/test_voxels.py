@@ -1,0 +1,223 @@
+"""The reader against broken files: no fault passes in silence, and no good file is refused."""
+
+import gzip
+import logging
+import struct
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from segcal.data import faults
+from segcal.data.voxels import read_labels, read_volume, same_grid, write_volume
+from segcal.volume import Volume
+
+AFFINE = np.diag([-1.0, -1.0, 2.0, 1.0])
+ARRAY = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)  # (X, Y, Z)
+
+
+def save(path, array=ARRAY, affine=AFFINE, kind=nib.Nifti1Image, **header):
+    image = kind(array, affine)
+    for name, value in header.items():
+        image.header[name] = value
+    image.to_filename(path)
+    return path
+
+
+def read(path):
+    return read_volume(path, path.parent, "case7")
+
+
+def fault_of(path, kind):
+    with pytest.raises(kind) as caught:
+        read(path)
+    message = str(caught.value)
+    assert message.startswith("case7: ")
+    assert path.name in message
+    assert ", got " in message
+    assert "; " in message
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float32, np.float64])
+def test_good_files_are_read_with_their_geometry(tmp_path, name, dtype):
+    volume = read(save(tmp_path / name, ARRAY.astype(dtype)))
+    np.testing.assert_array_equal(volume.array, ARRAY.transpose(2, 1, 0))
+    assert volume.spacing_mm == (2.0, 1.0, 1.0)
+    np.testing.assert_allclose(volume.affine, AFFINE)
+
+
+def test_nifti2_big_endian_scaled_and_trailing_axis(tmp_path):
+    expected = ARRAY.transpose(2, 1, 0)
+    np.testing.assert_array_equal(read(save(tmp_path / "n2.nii.gz", kind=nib.Nifti2Image)).array, expected)
+    big = nib.Nifti1Image(ARRAY, AFFINE, header=nib.Nifti1Header(endianness=">"))
+    big.to_filename(tmp_path / "big.nii")
+    np.testing.assert_array_equal(read(tmp_path / "big.nii").array, expected)
+    np.testing.assert_array_equal(read(save(tmp_path / "4d.nii", ARRAY[..., None])).array, expected)
+    scaled = nib.Nifti1Image(ARRAY, AFFINE)
+    scaled.header.set_slope_inter(2.0, 5.0)
+    (tmp_path / "scaled.nii").write_bytes(scaled.to_bytes())
+    np.testing.assert_array_equal(read(tmp_path / "scaled.nii").array, 2.0 * expected + 5.0)
+
+
+def test_oblique_axes_at_right_angles_are_fine(tmp_path):
+    c, s = np.cos(0.2), np.sin(0.2)
+    affine = np.array([[1, 0, 0, 3], [0, c, -2 * s, 4], [0, s, 2 * c, 5], [0, 0, 0, 1.0]])
+    volume = read(save(tmp_path / "oblique.nii.gz", affine=affine))
+    assert volume.spacing_mm == pytest.approx((2.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize("kept", [3, 100, 351, 352, 400, -1])
+def test_truncated_plain_file(tmp_path, kept):
+    path = save(tmp_path / "a.nii")
+    path.write_bytes(path.read_bytes()[:kept])
+    fault_of(path, (faults.Truncated, faults.Unreadable))
+
+
+@pytest.mark.parametrize("cut", [1, 4, 9, 60])
+def test_truncated_gzip(tmp_path, cut):
+    path = save(tmp_path / "a.nii.gz")
+    path.write_bytes(path.read_bytes()[:-cut])
+    fault_of(path, faults.Truncated)
+
+
+def test_wrong_checksum_alone(tmp_path):
+    path = save(tmp_path / "a.nii.gz")
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 0xFF
+    path.write_bytes(bytes(content))
+    assert "checksum" in fault_of(path, faults.Corrupt)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(position=st.integers(0, 10_000), bit=st.integers(0, 7))
+def test_a_flipped_bit_never_changes_a_voxel_in_silence(tmp_path, position, bit):
+    path = save(tmp_path / "a.nii.gz", np.random.default_rng(0).integers(0, 900, (6, 6, 6), dtype=np.int16))
+    good = read(path)
+    content = bytearray(path.read_bytes())
+    content[position % len(content)] ^= 1 << bit
+    broken = tmp_path / "b.nii.gz"
+    broken.write_bytes(bytes(content))
+    try:
+        volume = read(broken)
+    except faults.DataFault:
+        return
+    np.testing.assert_array_equal(volume.array, good.array)
+    np.testing.assert_array_equal(volume.affine, good.affine)
+
+
+def test_empty_and_absent_files(tmp_path):
+    (tmp_path / "a.nii.gz").write_bytes(b"")
+    fault_of(tmp_path / "a.nii.gz", faults.EmptyFile)
+    fault_of(tmp_path / "b.nii.gz", faults.MissingChannel)
+
+
+def test_text_that_is_called_an_image(tmp_path):
+    path = tmp_path / "a.nii"
+    path.write_text("not an image " * 100)
+    fault_of(path, faults.Unreadable)
+    path = tmp_path / "a.nii.gz"
+    path.write_text("not gzip " * 100)
+    fault_of(path, faults.Corrupt)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_voxels_that_are_not_finite(tmp_path, bad):
+    array = ARRAY.astype(np.float32)
+    array[1, 2, 3] = bad
+    assert "1 NaN or infinite" in fault_of(save(tmp_path / "a.nii.gz", array), faults.NotFinite)
+
+
+def test_a_small_file_that_promises_a_huge_volume_is_refused_before_it_is_read(tmp_path):
+    header = nib.Nifti1Header()
+    header.set_data_shape((2000, 2000, 2000))
+    header.set_data_dtype(np.int16)
+    path = tmp_path / "huge.nii.gz"
+    path.write_bytes(gzip.compress(header.binaryblock + b"\0" * 1000))
+    assert "8000000000 (2000x2000x2000)" in fault_of(path, faults.TooLarge)
+
+
+def test_four_real_dimensions(tmp_path):
+    fault_of(save(tmp_path / "a.nii", np.stack([ARRAY, ARRAY], axis=-1)), faults.Unreadable)
+
+
+def test_identity_sform_is_not_believed(tmp_path, caplog):
+    image = nib.Nifti1Image(ARRAY, np.diag([1.5, 1.5, 10.0, 1.0]))
+    image.set_qform(np.diag([1.5, 1.5, 10.0, 1.0]), code=1)
+    content = bytearray(image.to_bytes())
+    struct.pack_into("<12f", content, 280, *np.eye(4)[:3].ravel())  # srow_x, srow_y, srow_z
+    (tmp_path / "acdc.nii").write_bytes(bytes(content))
+    np.testing.assert_array_equal(nib.load(tmp_path / "acdc.nii").affine, np.eye(4))  # the trap
+    with caplog.at_level(logging.WARNING):
+        volume = read(tmp_path / "acdc.nii")
+    assert volume.spacing_mm == (10.0, 1.5, 1.5)
+    np.testing.assert_allclose(np.abs(np.diag(volume.affine)), [1.5, 1.5, 10.0, 1.0])
+    assert "pixdim and qform are used" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "affine",
+    [
+        [[1, 0.5, 0, 0], [0, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]],  # sheared
+        [[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]],  # singular
+    ],
+)
+def test_affines_no_scanner_writes(tmp_path, affine):
+    image = nib.Nifti1Image(ARRAY, np.diag([1.0, 1.0, 2.0, 1.0]))
+    image.set_sform(np.array(affine, dtype=float), code=1)
+    image.set_qform(None, code=0)
+    columns = np.linalg.norm(np.array(affine, dtype=float)[:3, :3], axis=0)
+    content = bytearray(image.to_bytes())
+    struct.pack_into("<3f", content, 80, *columns)  # pixdim agrees with the columns, so only the angles are wrong
+    (tmp_path / "a.nii").write_bytes(bytes(content))
+    fault_of(tmp_path / "a.nii", faults.BadGeometry)
+
+
+def test_a_link_that_leaves_the_folder(tmp_path):
+    outside = save(tmp_path / "outside.nii")
+    (tmp_path / "cohort").mkdir()
+    link = tmp_path / "cohort" / "a.nii"
+    link.symlink_to(outside)
+    with pytest.raises(faults.UnsafePath, match="must lie below"):
+        read_volume(link, tmp_path / "cohort", "case7")
+
+
+@pytest.mark.parametrize(("value", "shown"), [(77, "77"), (-3, "-3"), (0.5, "0.5")])
+def test_labels_outside_the_set(tmp_path, value, shown):
+    array = np.zeros((4, 4, 4), dtype=np.float32)
+    array[0, 0, 0], array[1, 1, 1] = 4, value
+    path = save(tmp_path / "seg.nii.gz", array)
+    with pytest.raises(faults.UnknownLabel, match=rf"must be 0, 1, 2, 4, got {shown};"):
+        read_labels(path, tmp_path, "case7", (1, 2, 4))
+
+
+def test_labels_of_the_set(tmp_path):
+    array = np.zeros((4, 4, 4), dtype=np.uint8)
+    array[0, 0, 0] = 4
+    assert read_labels(save(tmp_path / "seg.nii.gz", array), tmp_path, "c", (1, 2, 4)).array.max() == 4
+
+
+def test_grids_must_agree():
+    volume = Volume(np.zeros((2, 3, 4)), (2, 1, 1), AFFINE)
+    same_grid("c", "seg", volume, "flair", volume)
+    shifted = AFFINE.copy()
+    shifted[0, 3] = 0.5
+    with pytest.raises(faults.GridMismatch, match=r"seg must lie on the grid of flair, got affines that differ by 0.5"):
+        same_grid("c", "seg", Volume(np.zeros((2, 3, 4)), (2, 1, 1), shifted), "flair", volume)
+    with pytest.raises(faults.GridMismatch, match=r"shape \(2, 3, 5\) against \(2, 3, 4\)"):
+        same_grid("c", "seg", Volume(np.zeros((2, 3, 5)), (2, 1, 1), AFFINE), "flair", volume)
+
+
+def test_written_volumes_come_back_and_equal_voxels_make_equal_bytes(tmp_path):
+    volume = Volume(ARRAY.transpose(2, 1, 0), (2.0, 1.0, 1.0), AFFINE)
+    for name in ("a.nii.gz", "b.nii.gz"):
+        write_volume(tmp_path / "new" / name, volume)
+    back = read_volume(tmp_path / "new" / "a.nii.gz", tmp_path, "c")
+    np.testing.assert_array_equal(back.array, volume.array)
+    np.testing.assert_allclose(back.affine, AFFINE)
+    assert (tmp_path / "new" / "a.nii.gz").read_bytes() == (tmp_path / "new" / "b.nii.gz").read_bytes()
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.nii.gz", "b.nii.gz"]
