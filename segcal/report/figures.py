@@ -114,9 +114,9 @@ FIGURES: dict[str, FigureSpec] = {
         entropy_scatters,
     ),
     "overlays": FigureSpec(
-        "Best, median and worst test case by mean Dice, in the slice with most of the structures: image with "
-        "the truth's outline (white), and each method's probability of any structure (0.001 and below not painted). A single "
-        "model is the member with the lowest seed.",
+        "Best, median and worst test case by mean Dice, in the slice with most of the structures: image with the "
+        "truth's outline (white), and each method's probability of any structure (0.001 and below not painted). A "
+        "single model is the member with the lowest seed.",
         overlays,
     ),
 }

@@ -158,5 +158,5 @@ def test_four_patients_are_two_one_one():
 def test_too_few_cases():
     with pytest.raises(faults.BadSplit, match="at least 3 cases are needed"):
         assign_splits([case("a"), case("b")], BRAIN)
-    with pytest.raises(faults.BadSplit, match="must each hold a case, got 1/0/1"):
+    with pytest.raises(faults.BadSplit, match="must each hold a case, got 0/1/1"):
         assign_splits([case("a", "CBICA"), case("b", "TCIA")], BRAIN)
