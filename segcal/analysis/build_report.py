@@ -261,6 +261,5 @@ def _metrics(report: Report) -> dict[str, float]:
         for title, cells in table.rows:
             for column, cell in zip(table.columns, cells, strict=True):
                 if isinstance(cell, Cell):
-                    name = f"{table.key}.{column}.{title}".replace("%", "percent").replace(",", "")
-                    metrics[name] = cell.point
+                    metrics[f"{table.key}.{column}.{title}"] = cell.point
     return metrics

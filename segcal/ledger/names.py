@@ -1,6 +1,8 @@
 """Every tag, metric and model name that segcal writes to MLflow, once."""
 
-__all__ = ["model_name", "tag"]
+__all__ = ["metric_name", "model_name", "tag"]
+
+import re
 
 DEFAULT_EXPERIMENT = "calib"
 
@@ -15,6 +17,11 @@ def tag(name: str) -> str:
     """segcal's own tags: kind (sweep, trial or report), experiment, task, recipe, label, loss, seed, key, data_digest,
     code_version, weights_sha256, val_dice, epoch, error, sweep_run."""
     return f"segcal.{name}"
+
+
+def metric_name(*parts: str) -> str:
+    """Parts joined by dots, with `_` for what MLflow refuses in names (a structure may be called anything)."""
+    return re.sub(r"[^\w\-. ]", "_", ".".join(parts))
 
 
 def model_name(task: str, recipe: str) -> str:

@@ -22,7 +22,7 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from safetensors.numpy import save
 
-from segcal.ledger.names import CONFIG, LR, SECONDS, TASK, TRAIN_LOSS, VAL_DICE, WEIGHTS, model_name, tag
+from segcal.ledger.names import CONFIG, LR, SECONDS, TASK, TRAIN_LOSS, VAL_DICE, WEIGHTS, metric_name, model_name, tag
 from segcal.ledger.store import experiment_id
 from segcal.records import EpochRecord
 from segcal.tasks import TaskSpec
@@ -111,7 +111,7 @@ class TrialRun:
         }
         for structure, dice in zip(self._task.structures, record.val_dice_by_structure, strict=True):
             if np.isfinite(dice):
-                values[f"{VAL_DICE}.{structure}"] = dice
+                values[metric_name(VAL_DICE, structure)] = dice
         model_id = self._checkpoint(record) if record.weights is not None else None
         now = int(time.time() * 1000)
         self._client.log_batch(
@@ -180,13 +180,17 @@ def log_report(
     run = client.create_run(experiment_id(client, experiment), run_name=name, tags={tag("kind"): "report"})
     run_id: str = run.info.run_id
     now = int(time.time() * 1000)
-    client.log_batch(
-        run_id,
-        params=[Param(key, str(value)[:6000]) for key, value in params.items()],
-        metrics=[Metric(key, value, now, 0) for key, value in metrics.items() if np.isfinite(value)],
-    )
-    client.log_artifacts(run_id, str(folder))
-    client.set_terminated(run_id, "FINISHED")
+    status = "FAILED"
+    try:
+        client.log_batch(
+            run_id,
+            params=[Param(key, str(value)[:6000]) for key, value in params.items()],
+            metrics=[Metric(metric_name(key), value, now, 0) for key, value in metrics.items() if np.isfinite(value)],
+        )
+        client.log_artifacts(run_id, str(folder))
+        status = "FINISHED"
+    finally:
+        client.set_terminated(run_id, status)
     return run_id
 
 

@@ -158,10 +158,12 @@ def test_a_report_is_a_finished_run_with_its_files(store, tmp_path):
     folder = tmp_path / "report"
     folder.mkdir()
     (folder / "report.html").write_text("<html>")
-    run_id = log_report(store, "calib", "report", folder, {"seed": "0"}, {"box.NLL.ce": 0.5, "nan": float("nan")})
+    run_id = log_report(
+        store, "calib", "report", folder, {"seed": "0"}, {"box.NLL.ce": 0.5, "nan": float("nan"), "ECE % = é": 1}
+    )
     run = store.get_run(run_id)
     assert (run.info.status, run.data.tags[tag("kind")]) == ("FINISHED", "report")
-    assert run.data.metrics == {"box.NLL.ce": 0.5}
+    assert run.data.metrics == {"box.NLL.ce": 0.5, "ECE _ _ é": 1.0}
     assert [file.path for file in store.list_artifacts(run_id)] == ["report.html"]
 
 
