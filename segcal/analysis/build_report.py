@@ -164,9 +164,9 @@ def _overlays(
     if dice.empty:
         return ()
     by_id = {case.case_id: case for case in cases}
-    ranks = {"best": 0, "median": len(dice) // 2, "worst": len(dice) - 1}
+    ranks = {len(dice) // 2: "median", len(dice) - 1: "worst", 0: "best" if len(dice) > 1 else "only"}
     found = []
-    for rank, position in {position: rank for rank, position in ranks.items()}.items():
+    for rank, name in sorted(ranks.items()):
         case = by_id[str(dice.index[rank])]
         z = int(np.argmax((case.truth > 0).sum(axis=(1, 2))))
         probability = tuple(
@@ -176,7 +176,7 @@ def _overlays(
         found.append(
             Overlay(
                 case_id=case.case_id,
-                rank=position,
+                rank=name,
                 dice=float(dice.iloc[rank]),
                 slice_index=z,
                 spacing_mm=case.spacing_mm[1:],

@@ -153,9 +153,8 @@ def _reliability(upper: Axes, lower: Axes, bins: ReliabilityBins) -> None:
 def _scatter(axes: Axes, scatter: Scatter, structures: tuple[str, ...]) -> None:
     for colour, structure in zip(COLOURS, structures, strict=False):
         points = [(p.entropy, p.logit_dice) for p in scatter.points if p.structure == structure]
-        if points:
-            x, y = np.array(points).T
-            axes.scatter(x, y, s=16, color=colour, alpha=0.8, linewidth=0, label=structure)
+        x, y = np.array(points).reshape(-1, 2).T  # none where the structure was never predicted; the legend names it
+        axes.scatter(x, y, s=16, color=colour, alpha=0.8, linewidth=0, label=structure)
     if np.isfinite(scatter.slope):
         x = np.array([min(p.entropy for p in scatter.points), max(p.entropy for p in scatter.points)])
         axes.plot(x, scatter.intercept + scatter.slope * x, color="0.3", linewidth=1)
