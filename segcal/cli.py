@@ -6,6 +6,7 @@ Exit codes: 0 ok, 1 failure, 2 usage, 3 some trials failed, 4 bad data, 5 tracki
 __all__ = ["main"]
 
 import argparse
+import errno
 import json
 import logging
 import sys
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        print(f"segcal: {error.strerror or error}{where}", file=sys.stderr)
+        remedy = "; free some, or set SEGCAL_HOME to another disk" if error.errno == errno.ENOSPC else ""
+        print(f"segcal: {error.strerror or error}{where}{remedy}", file=sys.stderr)
         return 1
 
 

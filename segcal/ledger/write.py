@@ -39,8 +39,18 @@ class SweepRun:
     adopted: bool  # `mlflow run` made it, and will end it
 
 
-def start_sweep(client: MlflowClient, experiment: str, name: str, params: Mapping[str, Any], plan: str) -> SweepRun:
-    """Open the sweep's run: the one of `mlflow run` where there is one in this experiment, or a new one."""
+def start_sweep(
+    client: MlflowClient,
+    experiment: str,
+    name: str,
+    params: Mapping[str, Any],
+    plan: str,
+    manifest: Mapping[str, Any] | None = None,
+) -> SweepRun:
+    """Open the sweep's run: the one of `mlflow run` where there is one in this experiment, or a new one.
+
+    plan (YAML) and the manifest of the prepared data are kept with it as files.
+    """
     where = experiment_id(client, experiment)
     launcher = os.environ.get("MLFLOW_RUN_ID")
     adopted = bool(launcher) and client.get_run(launcher).info.experiment_id == where
@@ -57,6 +67,8 @@ def start_sweep(client: MlflowClient, experiment: str, name: str, params: Mappin
         tags=[RunTag(tag("kind"), "sweep"), RunTag(tag("experiment"), experiment)],
     )
     client.log_text(run_id, plan, "sweep.yaml")
+    if manifest:
+        client.log_text(run_id, json.dumps(manifest, indent=1), "manifest.json")
     return SweepRun(experiment, where, run_id, adopted)
 
 

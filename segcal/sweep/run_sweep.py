@@ -54,7 +54,9 @@ def run_sweep(plan: Plan, data: str, say: Callable[[str], None]) -> SweepResult:
         f"'{plan.experiment}', {len(configs) - len(todo)} trained already"
     )
     params = {"data": root, "data_digest": cohort.digest, "scale": plan.scale, "code_version": code_version()}
-    sweep = start_sweep(client, plan.experiment, f"sweep {plan.task.name} {plan.scale}".strip(), params, plan.as_yaml())
+    sweep = start_sweep(
+        client, plan.experiment, f"sweep {plan.task.name} {plan.scale}".strip(), params, plan.as_yaml(), cohort.manifest
+    )
     status = "KILLED"
     try:
         if not todo:

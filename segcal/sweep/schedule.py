@@ -16,7 +16,7 @@ os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a trial without a share sees no GPU
 
 import ray
 from ray import tune
@@ -87,7 +87,8 @@ def _trainable(config: dict[str, Any], assignments: list[Assignment]) -> None:
     try:
         run_trial(assignment, report)
     except Exception as error:  # MLflow has it; Tune need not print it again
-        tune.report({"failed": f"{type(error).__name__}: {error}"})
+        reason = str(error).strip().splitlines() or ["no message"]
+        tune.report({"failed": f"{type(error).__name__}: {reason[0]}"})
     else:
         tune.report({"finished": True})
 

@@ -113,3 +113,12 @@ def test_prediction_does_not_depend_on_the_slab():
     np.testing.assert_allclose(probs, thick[0].probs, atol=1e-6)
     np.testing.assert_allclose(np.exp(thick[0].log_probs), thick[0].probs)
     np.testing.assert_array_equal(segment(net, "softmax", image, CPU), thick[0].probs.argmax(axis=0))
+
+
+def test_bf16_trains_near_fp32_and_not_the_same(slices):
+    full, half = (
+        [record.train_loss for record in fit(config(epochs=5, precision=p), slices, lambda net: (0.5,), CPU)]
+        for p in ("fp32", "bf16")
+    )
+    assert full != half
+    assert half == pytest.approx(full, rel=0.1)
