@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import TypeAdapter
 
 from segcal.analysis import compare as cmp
 from segcal.analysis.conventions import conventions
@@ -19,17 +18,16 @@ from segcal.analysis.ensembles import Recipe, choose_digest, draws, recipes, siz
 from segcal.analysis.evaluate import Evaluation, Member, Subset, evaluate, predict_foreground
 from segcal.analysis.findings import findings
 from segcal.analysis.laws import check_laws
+from segcal.analysis.members import load_pool
 from segcal.data.prepare import home
 from segcal.data.prepared import PreparedCohort, open_prepared
-from segcal.learn.predict import restore
-from segcal.ledger.read import load_checkpoint, models
+from segcal.ledger.read import models
 from segcal.ledger.store import open_store
 from segcal.ledger.write import log_report
 from segcal.measure.calibration import reliability_of_bins
 from segcal.records import CaseScore, Cell, Method, Overlay, ReliabilityBins, Report, Table
 from segcal.report.page import write_report
 from segcal.tasks import TaskSpec
-from segcal.trial import TrialConfig
 from segcal.version import code_version
 from segcal.volume import Case
 
@@ -49,15 +47,7 @@ def make_report(
     say(f"{sum(len(recipe.members) for recipe in chosen)} members of {len(chosen)} recipes in '{experiment}'")
     cohort = open_prepared(home() / "prepared" / digest)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    pool: dict[str, list[Member]] = {}
-    for recipe in chosen:
-        pool[recipe.recipe] = []
-        for ref in recipe.members:
-            checkpoint = load_checkpoint(client, ref)
-            config = TypeAdapter(TrialConfig).validate_python(checkpoint.config)
-            net = restore(config, checkpoint.weights, device)
-            pool[recipe.recipe].append(Member(ref.seed, net, config.head))
-            task = TypeAdapter(TaskSpec).validate_python(checkpoint.task)
+    task, pool = load_pool(client, chosen, device)
     report, rows = build_report(experiment, task, cohort, chosen, pool, device, seed, n_resamples, say)
     say("drawing tables and figures")
     write_report(report, rows, out)
@@ -84,21 +74,14 @@ def build_report(
     box = cmp.compare(scores, methods, cmp.box_columns(task), seed, n_resamples)
     whole = cmp.compare(scores, methods, cmp.calibration_columns("whole"), seed, n_resamples)
     distance = cmp.compare(scores, methods, cmp.distance_columns(task, scores), seed, n_resamples)
-    spread_says = (
-        "Mean over test patients (2.5th to 97.5th percentile of the patients); below it the 95% CI of the mean."
-    )
-    bold_says = f"Bold: best, and p < {cmp.SIGNIFICANT} against every other row after Holm's correction."
     tables = (
-        cmp.score_table(box, "box", "Calibration in the box, and Dice",
-                        f"{spread_says} {bold_says}", seed, n_resamples),
-        cmp.score_table(whole, "whole", "Calibration over the whole volume",
-                        f"{spread_says} {bold_says}", seed, n_resamples),
-        cmp.score_table(distance, "hd95", "95th percentile Hausdorff distance",
-                        f"{spread_says} {bold_says}", seed, n_resamples),
+        cmp.score_table(box, "box", "Calibration in the box, and Dice", seed, n_resamples),
+        cmp.score_table(whole, "whole", "Calibration over the whole volume", seed, n_resamples),
+        cmp.score_table(distance, "hd95", "95th percentile Hausdorff distance", seed, n_resamples),
         cmp.comparison_table(box, seed, n_resamples),
         _data_table(cohort),
         _member_table(chosen),
-    )  # fmt: skip
+    )
     report = Report(
         experiment=experiment,
         task=task.name,

@@ -96,7 +96,7 @@ def by_patient(scores: pd.DataFrame, method: Method, column: Column, cases: Sequ
     return means * column.scale
 
 
-def score_table(comparison: Comparison, key: str, title: str, caption: str, seed: int, n_resamples: int) -> Table:
+def score_table(comparison: Comparison, key: str, title: str, seed: int, n_resamples: int) -> Table:
     """One row a method, one cell a column; `best` marks the winner that beats every other row significantly."""
     rows = []
     for method in comparison.methods:
@@ -106,6 +106,11 @@ def score_table(comparison: Comparison, key: str, title: str, caption: str, seed
             cells.append(replace(cell, best=_wins(comparison, method, column)))
         rows.append((method.title, tuple(cells)))
     titles = tuple(column.title for column in comparison.columns)
+    caption = (
+        "Mean over test patients, with the spread of the patients (2.5th to 97.5th percentile) in round and the 95% "
+        f"CI of the mean in square brackets. Bold: best, and p < {SIGNIFICANT} against every other row after Holm's "
+        "correction."
+    )
     return Table(key, title, caption, titles, tuple(rows), tuple(column.better for column in comparison.columns))
 
 

@@ -1,6 +1,6 @@
 """The tracking store: where it is, and whether it answers."""
 
-__all__ = ["experiment_id", "open_store", "tracking_uri"]
+__all__ = ["Store", "experiment_id", "open_store", "tracking_uri"]
 
 import contextlib
 import logging
@@ -19,6 +19,8 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 logging.getLogger("alembic").setLevel(logging.WARNING)  # one line for each of the tables of a new database
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+
+Store = MlflowClient  # what other rooms call a client they only pass on
 
 _SQLITE = "sqlite:///"
 

@@ -30,7 +30,7 @@ def values():
 
 def test_a_cell_is_mean_spread_and_ci_over_patients(values):
     table = pd.DataFrame(rows(A, values[0], NLL) + rows(B, values[1], NLL))
-    ((_, (cell,)), _) = score_table(compare(table, [A, B], [NLL], 3, 500), "box", "t", "c", 3, 500).rows
+    ((_, (cell,)), _) = score_table(compare(table, [A, B], [NLL], 3, 500), "box", "t", 3, 500).rows
     assert cell.point == pytest.approx(values[0].mean())
     assert (cell.spread.low, cell.spread.high) == pytest.approx(tuple(np.quantile(values[0], [0.025, 0.975])))
     assert (cell.ci.low, cell.ci.high) == bootstrap_ci(values[0], np.random.default_rng(3), 500)
@@ -45,16 +45,16 @@ def test_a_patients_value_is_the_mean_over_draws():
 
 def test_undefined_patients_are_left_out_and_counted():
     table = pd.DataFrame(rows(A, [0.5, np.nan, 0.7], DICE))
-    ((_, (cell,)),) = score_table(compare(table, [A], [DICE], 0, 10), "k", "t", "c", 0, 10).rows
+    ((_, (cell,)),) = score_table(compare(table, [A], [DICE], 0, 10), "k", "t", 0, 10).rows
     assert (cell.point, cell.n, cell.excluded) == (pytest.approx(0.6), 2, 1)
 
 
 def test_only_a_significant_winner_is_best(values):
     clear = pd.DataFrame(rows(A, values[0], NLL) + rows(B, values[1], NLL))
-    cells = [row[1][0].best for row in score_table(compare(clear, [A, B], [NLL], 0, 2000), "", "", "", 0, 100).rows]
+    cells = [row[1][0].best for row in score_table(compare(clear, [A, B], [NLL], 0, 2000), "", "", 0, 100).rows]
     assert cells == [False, True]
     close = pd.DataFrame(rows(A, values[0], NLL) + rows(B, values[0] - 0.001 * np.arange(-6, 6), NLL))
-    cells = [row[1][0].best for row in score_table(compare(close, [A, B], [NLL], 0, 2000), "", "", "", 0, 100).rows]
+    cells = [row[1][0].best for row in score_table(compare(close, [A, B], [NLL], 0, 2000), "", "", 0, 100).rows]
     assert cells == [False, False]
 
 
@@ -71,7 +71,7 @@ def test_p_is_holm_adjusted_over_the_whole_table(values):
 def test_one_patient_has_no_interval_and_no_test():
     table = pd.DataFrame(rows(A, [0.4], NLL) + rows(B, [0.3], NLL))
     comparison = compare(table, [A, B], [NLL], 0, 100)
-    cell = score_table(comparison, "", "", "", 0, 100).rows[0][1][0]
+    cell = score_table(comparison, "", "", 0, 100).rows[0][1][0]
     assert isinstance(cell, Cell)
     assert np.isnan([cell.spread.low, cell.spread.high, cell.ci.low, cell.ci.high]).all()
     assert not cell.best
