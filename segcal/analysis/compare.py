@@ -107,9 +107,8 @@ def score_table(comparison: Comparison, key: str, title: str, seed: int, n_resam
         rows.append((method.title, tuple(cells)))
     titles = tuple(column.title for column in comparison.columns)
     caption = (
-        "Mean over test patients, with the spread of the patients (2.5th to 97.5th percentile) in round and the 95% "
-        f"CI of the mean in square brackets. Bold: best, and p < {SIGNIFICANT} against every other row after Holm's "
-        "correction."
+        "Mean over test patients, (spread): 2.5th to 97.5th percentile of the patients, [ci]: 95% interval of the "
+        f"mean. Bold: best, and p < {SIGNIFICANT} against every other row after Holm's correction."
     )
     return Table(key, title, caption, titles, tuple(rows), tuple(column.better for column in comparison.columns))
 
