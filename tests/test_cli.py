@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from segcal.cli import main
@@ -66,6 +68,59 @@ def test_sweep_of_bad_data_exits_4_and_leaves_nothing_to_trust(capsys, blobs, ti
     assert code == 4
     assert f"{case.name}: {path.name} must" in one_line_error(err)
     assert not list((tmp_path / "home").rglob("manifest.json"))
+
+
+def rewrite(path, change, affine=None):
+    image = nib.load(path)
+    array = change(np.asarray(image.dataobj).astype(np.float32))
+    nib.Nifti1Image(array, image.affine if affine is None else affine).to_filename(path)
+
+
+def one_voxel(value):
+    def change(array):
+        array[3, 3, 1] = value
+        return array
+
+    return change
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 0xFF  # the stored CRC
+    path.write_bytes(bytes(content))
+
+
+BREAK = {
+    "missing channel": (lambda flair, seg: flair.unlink(), "no flair"),
+    "doubled channel": (lambda flair, seg: shutil.copy(flair, flair.with_suffix("")), "must be there once"),
+    "case without files": (lambda flair, seg: [f.unlink() for f in flair.parent.iterdir()], "an empty folder"),
+    "doubled case": (lambda flair, seg: shutil.copytree(flair.parent, flair.parents[2] / flair.parent.name), "once"),
+    "truncated": (lambda flair, seg: flair.write_bytes(flair.read_bytes()[:-99]), "whole gzip stream"),
+    "wrong CRC": (lambda flair, seg: flip(flair), "gzip checksum"),
+    "empty": (lambda flair, seg: flair.write_bytes(b""), "0 bytes"),
+    "NaN": (lambda flair, seg: rewrite(flair, one_voxel(np.nan)), "finite voxels, got 1 NaN"),
+    "label": (lambda flair, seg: rewrite(seg, one_voxel(77)), "must be 0, 1, 2, 4, got 77"),
+    "other shape": (lambda flair, seg: rewrite(seg, lambda a: a[:-1]), "must lie on the grid"),
+    "other place": (lambda flair, seg: rewrite(seg, lambda a: a, np.diag([-1, -1, 3, 1.0])), "must lie on the grid"),
+}
+
+
+@pytest.mark.parametrize("kind", BREAK)
+def test_every_broken_cohort_exits_4_and_leaves_nothing_to_trust(
+    capsys, blobs, tiny_files, tmp_path, monkeypatch, kind
+):
+    monkeypatch.setenv("SEGCAL_HOME", str(tmp_path / "home"))
+    root = shutil.copytree(blobs, tmp_path / "copy")
+    case = sorted((root / "HGG").iterdir())[2]
+    break_it, message = BREAK[kind]
+    break_it(case / f"{case.name}_flair.nii.gz", case / f"{case.name}_seg.nii.gz")
+    code, _, err = run(capsys, "data", "prepare", root, "--task", tiny_files[0])
+    line = one_line_error(err)
+    assert code == 4
+    assert line.startswith(f"segcal: {case.name}: ")
+    assert message in line
+    assert not list((tmp_path / "home").rglob("manifest.json"))
+    assert run(capsys, "data", "check", root, "--task", tiny_files[0])[0] == 4
 
 
 @pytest.mark.parametrize(
