@@ -26,7 +26,6 @@ TINY_FIELDS = {
     "ensemble_sizes": [1, 2, 3],
     "curve_draws": 3,
 }
-TINY_TRAINING = {"kernels": [4, 4, 8, 8], "epochs": 3, "patience": 3}
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -99,22 +98,20 @@ def cohort(blobs: Path, tiny_task: TaskSpec):
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, cohort, tiny_task: TaskSpec):
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_files: tuple[Path, Path], cohort, tiny_task: TaskSpec):
     """An experiment of 2 recipes x 3 seeds, trained trial by trial without Ray: (tracking URI, trials, sweep)."""
     from segcal.ledger.store import open_store
     from segcal.ledger.write import end_sweep, start_sweep
-    from segcal.sweep.plan import Plan, Resources, _recipe, trials
+    from segcal.sweep.plan import load_plan, trials
     from segcal.sweep.run_trial import Assignment, run_trial
 
+    plan = load_plan(tiny_files[1], settings=["seeds=3", "epochs=3", "patience=3"])
     folder = tmp_path_factory.mktemp("store")
     before = Path.cwd()
     os.chdir(folder)
     try:
         uri = f"sqlite:///{folder / 'mlflow.db'}"
         client = open_store(uri)
-        losses = {"ce": "cross_entropy", "dice": "soft_dice"}
-        recipes = {label: _recipe(label, {"loss": loss, **TINY_TRAINING}) for label, loss in losses.items()}
-        plan = Plan("tiny", tiny_task, "", (0, 1, 2), recipes, Resources())
         sweep = start_sweep(client, "tiny", "sweep tiny", {"data": "blobs"}, plan.as_yaml())
         configs = trials(plan, cohort.digest, cohort.class_voxels)
         for config in configs:

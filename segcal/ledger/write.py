@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from safetensors.numpy import save
 
@@ -53,7 +54,10 @@ def start_sweep(
     """
     where = experiment_id(client, experiment)
     launcher = os.environ.get("MLFLOW_RUN_ID")
-    adopted = bool(launcher) and client.get_run(launcher).info.experiment_id == where
+    try:
+        adopted = bool(launcher) and client.get_run(launcher).info.experiment_id == where
+    except MlflowException:  # a left-over variable that names a run of another store
+        launcher, adopted = None, False
     if adopted and launcher:
         run_id = launcher
         client.update_run(run_id, name=name)
@@ -207,8 +211,6 @@ def log_report(
 
 
 def _ensure_model(client: MlflowClient, name: str, config: TrialConfig) -> None:
-    from mlflow.exceptions import MlflowException
-
     try:
         client.create_registered_model(
             name,

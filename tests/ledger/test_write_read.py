@@ -140,6 +140,8 @@ def test_the_run_of_mlflow_run_becomes_the_parent(store, monkeypatch):
     elsewhere = start_sweep(store, "other", "sweep brain", {}, "")
     assert elsewhere.run_id != launcher
     assert store.get_run(launcher).data.tags[tag("sweep_run")] == elsewhere.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)  # left over from another store
+    assert not start_sweep(store, "calib", "sweep brain", {}, "").adopted
 
 
 def test_an_unknown_experiment_names_the_nearest(trained):
