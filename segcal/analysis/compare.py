@@ -38,6 +38,10 @@ class Comparison:
     values: dict[tuple[Method, Column], np.ndarray]  # (patients,), NaN where not defined
     p_adjusted: dict[tuple[Method, Method, Column], float]
 
+    def p(self, a: Method, b: Method, column: Column) -> float:
+        """Adjusted p of a pair, in either order."""
+        return self.p_adjusted[(a, b, column) if (a, b, column) in self.p_adjusted else (b, a, column)]
+
 
 def box_columns(task: TaskSpec) -> tuple[Column, ...]:
     """Calibration in the box and Dice (the paper's Table II)."""
@@ -121,7 +125,7 @@ def comparison_table(comparison: Comparison, seed: int, n_resamples: int) -> Tab
         for column in comparison.columns:
             difference = comparison.values[a, column] - comparison.values[b, column]
             low, high = bootstrap_ci(difference, np.random.default_rng(seed), n_resamples)
-            p = comparison.p_adjusted[_pair(comparison, a, b, column)]
+            p = comparison.p(a, b, column)
             ci = "" if np.isnan(low) else f"\n[{low:+.3f}, {high:+.3f}]\n{p_text(p)}"
             cells.append(f"{_mean(difference):+.3f}{ci}")
         rows.append((f"{a.title} minus {b.title}", tuple(cells)))
@@ -208,13 +212,9 @@ def _wins(comparison: Comparison, method: Method, column: Column) -> bool:
     others = [other for other in comparison.methods if other != method]
     return bool(others) and all(
         sign * mine < sign * _mean(comparison.values[other, column])
-        and comparison.p_adjusted[_pair(comparison, method, other, column)] < SIGNIFICANT
+        and comparison.p(method, other, column) < SIGNIFICANT
         for other in others
     )
-
-
-def _pair(comparison: Comparison, a: Method, b: Method, column: Column) -> tuple[Method, Method, Column]:
-    return (a, b, column) if (a, b, column) in comparison.p_adjusted else (b, a, column)
 
 
 def _interesting_pairs(methods: Sequence[Method]) -> list[tuple[Method, Method]]:

@@ -44,8 +44,7 @@ def _mean(comparison: Comparison, method: Method, columns: Sequence[Column]) -> 
 
 
 def _verdict(comparison: Comparison, a: Method, b: Method, column: Column) -> str:
-    key = (a, b, column) if (a, b, column) in comparison.p_adjusted else (b, a, column)
-    p = comparison.p_adjusted[key]
+    p = comparison.p(a, b, column)
     if np.isnan(p):
         return "too few patients for a test"
     return f"{'significant' if p < SIGNIFICANT else 'not significant'}, {p_text(p)}"
