@@ -2,7 +2,7 @@
 
 __all__ = [
     "CaseScore", "Cell", "Curve", "EpochRecord", "Interval", "LawCheck", "Method", "ModelRef", "Overlay",
-    "Point", "ReliabilityBins", "Report", "Scatter", "Table",
+    "Point", "ReliabilityBins", "Report", "Scatter", "SheetRow", "Table",
 ]  # fmt: skip
 
 from collections.abc import Mapping
@@ -172,6 +172,17 @@ class Overlay:
     image: np.ndarray  # (Y, X)
     truth: np.ndarray  # (Y, X) classes
     probability: tuple[tuple[str, np.ndarray], ...]  # title, (Y, X)
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """One case of a contact sheet: some of its slices with their labels, or what is wrong with it."""
+
+    case_id: str
+    caption: str
+    aspect: float  # height of a pixel over its width
+    slices: tuple[tuple[int, np.ndarray, np.ndarray], ...] = ()  # index, image (Y, X) in [0, 1], classes (Y, X)
+    fault: str = ""
 
 
 @dataclass(frozen=True)

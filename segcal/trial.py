@@ -29,6 +29,7 @@ class TrialConfig:
     data_digest: str = _help("digest of the prepared data's manifest")
     in_channels: int = _help("input channels of the network")
     n_classes: int = _help("classes with the background")
+    dims: Literal[2, 3] = _help("2: a network over slices; 3: one over volumes")
     seed: int = _help("seeds the weights' initialisation, the shuffling and the dropout")
 
     loss: str = _help("loss function: cross_entropy or soft_dice")
@@ -45,7 +46,7 @@ class TrialConfig:
     dropout: float = _help("dropout probability at the three innermost encoder and decoder levels", default=0.0)
     kernels: tuple[int, ...] = _help("kernels of the encoder's convolutions, two a level", default=PAPER_KERNELS)
     precision: Literal["fp32", "bf16"] = _help("arithmetic of the training step", default="fp32")
-    batch: int = _help("slices in a mini-batch")
+    batch: int = _help("slices, or volumes, in a mini-batch")
     lr: float = _help("initial learning rate of Adam", default=0.005)
     lr_factor: float = _help("factor on the learning rate at a plateau", default=0.5)
     lr_patience: int = _help("epochs without gain that make a plateau", default=10)

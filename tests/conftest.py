@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from segcal.data import brats
+from segcal.data.layouts import brats
 from segcal.data.prepare import prepare
 from segcal.data.taskfile import load_task, task_yaml
 from segcal.tasks import TaskSpec

@@ -207,9 +207,10 @@ def _data_table(cohort: PreparedCohort) -> Table:
         sites = sorted({entry["site"] or "not given" for entry in chosen})
         slices = sum(entry["shape"][0] for entry in chosen)
         rows.append((split, (str(len(chosen)), ", ".join(sites), str(slices))))
-    grid = entries[0]
-    size, spacing = "x".join(map(str, grid["shape"][1:])), "x".join(f"{side:g}" for side in grid["spacing_mm"])
-    caption = f"Prepared to {size} voxels in-plane; spacing (z, y, x) {spacing} mm. Digest {cohort.digest}."
+    crop = cohort.manifest["parameters"]["crop"]
+    size, spacing = "x".join(map(str, crop)), "x".join(f"{side:.3g}" for side in entries[0]["spacing_mm"])
+    what = "voxels" if len(crop) == 3 else "voxels in-plane"
+    caption = f"Prepared to {size} {what}; spacing (z, y, x) {spacing} mm in the first case. Digest {cohort.digest}."
     return Table("data", "Data", caption, ("cases", "sites", "slices"), tuple(rows))
 
 

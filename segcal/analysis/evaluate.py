@@ -91,9 +91,11 @@ def mean_prediction(predictions: Sequence[Prediction]) -> Prediction:
 
 def predict_foreground(members: Sequence[Member], case: Case, device: torch.device, z: int) -> np.ndarray:
     """The ensemble's probability of any structure in slice z, (Y, X)."""
-    part = Case(case.case_id, case.image[:, z : z + 1], case.truth[z : z + 1], case.spacing_mm)
+    over_volumes = members[0].net.dims == 3
+    image = case.image if over_volumes else case.image[:, z : z + 1]
+    part = Case(case.case_id, image, case.truth, case.spacing_mm)
     ((_, slabs),) = member_slabs(members, part, device)
-    foreground: np.ndarray = 1 - mean_prediction(slabs).probs[0, 0]
+    foreground: np.ndarray = 1 - mean_prediction(slabs).probs[0, z if over_volumes else 0]
     return foreground
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from segcal.data.case_files import CaseFiles
 from segcal.data.faults import DataFault
-from segcal.data.prepare import find_cases, read_case
+from segcal.data.layouts import find_cases
+from segcal.data.prepare_case import read_case
 from segcal.tasks import TaskSpec
 
 
@@ -21,19 +22,20 @@ class CaseCheck:
     """One line of the check: what the case is, or what is wrong with it."""
 
     case_id: str
-    site: str = ""
+    site: str = ""  # or the group, where names tell no site
     shape: tuple[int, ...] = ()
     spacing_mm: tuple[float, ...] = ()
-    labels: tuple[int, ...] = ()
+    labels: tuple[str, ...] = ()  # structures found
     fault: str = ""  # class of the fault
-    message: str = ""
+    message: str = ""  # rule, value and remedy
+    remedy: str = ""
 
 
 def check_cohort(root: Path, task: TaskSpec) -> Iterator[CaseCheck]:
     """Faults of names and files first, then each case as it is read."""
     found = find_cases(root, task)
     for fault in found.faults:
-        yield CaseCheck(fault.case_id, fault=type(fault).__name__, message=str(fault))
+        yield CaseCheck(fault.case_id, fault=type(fault).__name__, message=str(fault), remedy=fault.remedy)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from pool.map(lambda case: _check_case(case, task), found.cases)
 
@@ -42,7 +44,9 @@ def _check_case(case: CaseFiles, task: TaskSpec) -> CaseCheck:
     try:
         volumes, label = read_case(case, task)
     except DataFault as fault:
-        return CaseCheck(case.case_id, case.site, fault=type(fault).__name__, message=str(fault))
+        return CaseCheck(
+            case.case_id, case.site or case.group, fault=type(fault).__name__, message=str(fault), remedy=fault.remedy
+        )
     first = next(iter(volumes.values()))
-    values = tuple(int(value) for value in np.unique(label.array))
-    return CaseCheck(case.case_id, case.site, first.array.shape, first.spacing_mm, values)
+    here = tuple(task.structures[value - 1] for value in np.unique(label.array) if value > 0)
+    return CaseCheck(case.case_id, case.site or case.group, first.array.shape, first.spacing_mm, here)

@@ -1,6 +1,9 @@
-"""Which case is in which split: by site where the names tell it, by a written seed where not."""
+"""Which case is in which split: as the layout says, by site where the names tell it, by a written seed where not.
 
-__all__ = ["SPLITS", "assign_splits"]
+Cases of one patient are never divided, because a network would be tested on a patient that it has seen.
+"""
+
+__all__ = ["OOD", "SPLITS", "assign_splits"]
 
 import logging
 from collections.abc import Sequence
@@ -12,6 +15,7 @@ from segcal.data.faults import BadSplit
 from segcal.tasks import TaskSpec
 
 SPLITS = ("train", "val", "test")
+OOD = "ood"  # the split of a whole cohort that is never learnt from
 
 log = logging.getLogger(__name__)
 
@@ -19,22 +23,48 @@ log = logging.getLogger(__name__)
 def assign_splits(cases: Sequence[CaseFiles], task: TaskSpec) -> dict[str, str]:
     """Split of each case id. Cases of a site that the task does not name are left out, and said so.
 
-    Raises BadSplit where a split would stay empty.
+    Raises BadSplit where a split would stay empty, or where a layout puts cases of one patient into two splits.
     """
     wanted = set(task.split_sites.values())
-    if wanted and wanted <= {case.site for case in cases}:
+    if any(case.split for case in cases):
+        splits = _as_given(cases, task)
+    elif wanted and wanted <= {case.site for case in cases}:
         splits = _by_site(cases, task)
     else:
-        splits = _by_fraction(sorted(case.case_id for case in cases), task)
+        if len({case.patient or case.case_id for case in cases}) < len(SPLITS):
+            got, rule = f"{len(cases)}", "at least 3 cases are needed for train, val and test (of 3 patients)"
+            raise BadSplit("cohort", rule, got, "add cases")
+        splits = _divide(cases, list(SPLITS), list(task.split_fractions), task.split_seed)
+    _check_counts(splits, task)
+    return splits
+
+
+def _check_counts(splits: dict[str, str], task: TaskSpec) -> None:
     found = {split: sum(value == split for value in splits.values()) for split in SPLITS}
+    counts = "/".join(map(str, found.values()))
     if not all(found.values()):
-        counts = "/".join(str(found[split]) for split in SPLITS)
         remedy = "add cases, or change split_fractions of the task"
         raise BadSplit("cohort", "train, val and test must each hold a case", counts, remedy)
     if task.split_counts and found != {split: task.split_counts.get(split) for split in SPLITS}:
         expected = "/".join(str(task.split_counts.get(split, "?")) for split in SPLITS)
-        log.warning("%s expected in train/val/test, found %s", expected, "/".join(map(str, found.values())))
-    return splits
+        log.warning("%s expected in train/val/test, found %s", expected, counts)
+
+
+def _as_given(cases: Sequence[CaseFiles], task: TaskSpec) -> dict[str, str]:
+    """What the layout says; a case it is silent about goes with its patient, or into the splits not yet named."""
+    patients: dict[str, CaseFiles] = {}
+    for case in cases:
+        if not case.split:
+            continue
+        other = patients.setdefault(case.patient or case.case_id, case)
+        if other.split != case.split:
+            got = f"{other.case_id} in {other.split} and {case.case_id} in {case.split}"
+            raise BadSplit(case.case_id, f"cases of patient {case.patient} must be in one split", got, "move one")
+    splits = {case.case_id: patients[at].split for case in cases if (at := case.patient or case.case_id) in patients}
+    rest = [case for case in cases if case.case_id not in splits]
+    unnamed = [split for split in SPLITS if split not in splits.values()] or ["train"]
+    shares = [task.split_fractions[SPLITS.index(split)] for split in unnamed]
+    return splits | _divide(rest, unnamed, shares, task.split_seed)
 
 
 def _by_site(cases: Sequence[CaseFiles], task: TaskSpec) -> dict[str, str]:
@@ -42,28 +72,22 @@ def _by_site(cases: Sequence[CaseFiles], task: TaskSpec) -> dict[str, str]:
     for site in dict.fromkeys(task.split_sites.values()):
         names = [split for split in SPLITS if task.split_sites.get(split) == site]
         shares = [float(task.split_counts.get(split, 1)) for split in names]
-        ids = sorted(case.case_id for case in cases if case.site == site)
-        splits |= _divide(ids, names, shares, task.split_seed)
+        splits |= _divide([case for case in cases if case.site == site], names, shares, task.split_seed)
     left_out = sorted({case.site or "no site" for case in cases if case.case_id not in splits})
     if left_out:
         log.warning("%d cases of %s are in no split", len(cases) - len(splits), ", ".join(left_out))
     return splits
 
 
-def _by_fraction(ids: list[str], task: TaskSpec) -> dict[str, str]:
-    if len(ids) < len(SPLITS):
-        raise BadSplit("cohort", "at least 3 cases are needed for train, val and test", f"{len(ids)}", "add cases")
-    return _divide(ids, list(SPLITS), list(task.split_fractions), task.split_seed)
-
-
-def _divide(ids: list[str], names: list[str], shares: list[float], seed: int) -> dict[str, str]:
-    """Shuffle and cut in the ratio of the shares; where there are enough cases every share gets at least one."""
-    order = np.random.default_rng(seed).permutation(len(ids))
-    exact = len(ids) * np.asarray(shares) / sum(shares)
+def _divide(cases: Sequence[CaseFiles], names: list[str], shares: list[float], seed: int) -> dict[str, str]:
+    """Shuffle the patients and cut in the ratio of the shares; each share gets at least one while there are enough."""
+    patients = sorted({case.patient or case.case_id for case in cases})
+    order = np.random.default_rng(seed).permutation(len(patients))
+    exact = len(patients) * np.asarray(shares) / sum(shares)
     sizes = np.maximum(np.floor(exact).astype(int), np.asarray(shares) > 0)
-    while sizes.sum() < len(ids):
+    while sizes.sum() < len(patients):
         sizes[np.argmax(exact - sizes)] += 1
-    while sizes.sum() > len(ids):
+    while sizes.sum() > len(patients):
         sizes[np.argmax(sizes)] -= 1
-    labels = np.repeat(names, sizes)
-    return {ids[index]: str(label) for index, label in zip(order, labels, strict=True)}
+    split = {patients[index]: str(name) for index, name in zip(order, np.repeat(names, sizes), strict=True)}
+    return {case.case_id: split[case.patient or case.case_id] for case in cases}

@@ -1,8 +1,9 @@
 """What can be wrong with a cohort on disk. A class per kind of fault; each names case, rule and remedy."""
 
 __all__ = [
-    "BadGeometry", "BadSplit", "Corrupt", "DataFault", "DoubledCase", "EmptyFile", "GridMismatch", "MissingCase",
-    "MissingChannel", "NotFinite", "TooLarge", "Truncated", "UnknownLabel", "Unreadable", "UnsafePath",
+    "AmbiguousSeries", "BadGeometry", "BadInfo", "BadSplit", "Corrupt", "DataFault", "DoubledCase", "EmptyFile",
+    "GridMismatch", "MissingCase", "MissingChannel", "NotFinite", "TooLarge", "Truncated", "UnknownLabel", "Unreadable",
+    "UnsafePath",
 ]  # fmt: skip
 
 from segcal.errors import BadData
@@ -54,6 +55,14 @@ class TooLarge(DataFault):
 
 class NotFinite(DataFault):
     """NaN or infinite voxels."""
+
+
+class BadInfo(DataFault):
+    """A file beside the images that does not say what is needed."""
+
+
+class AmbiguousSeries(DataFault):
+    """Several series that could be the one, and nothing that says which."""
 
 
 class BadGeometry(DataFault):

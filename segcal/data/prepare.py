@@ -5,11 +5,12 @@ fields and the splits. It is built beside its final name and renamed when comple
 where it stopped.
 """
 
-__all__ = ["find_cases", "home", "prepare", "prepare_case", "read_case"]
+__all__ = ["home", "prepare"]
 
 import fcntl
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,19 +19,23 @@ from typing import Any
 
 import numpy as np
 
-from segcal.data import brats
-from segcal.data.case_files import CaseFiles, Found
-from segcal.data.cohort import SPLITS, assign_splits
-from segcal.data.faults import DataFault, MissingCase
+from segcal.data.case_files import CaseFiles
+from segcal.data.cohort import OOD, SPLITS, assign_splits
+from segcal.data.faults import DataFault
+from segcal.data.layouts import find_cases
+from segcal.data.prepare_case import prepare_case
 from segcal.data.prepared import MANIFEST, PreparedCohort, open_prepared
-from segcal.data.resample import Spacing, crop_or_pad, resample, resample_labels
-from segcal.data.voxels import check_path, read_labels, read_volume, same_grid
+from segcal.data.voxels.itk_files import voxel_file
+from segcal.data.voxels.streams import check_path
+from segcal.progress import Progress, silent
 from segcal.tasks import TaskSpec
-from segcal.volume import Volume
 
-FORMAT = 1  # of the prepared arrays; a change makes every digest a new one
-LAYOUTS: dict[str, Callable[[Path, TaskSpec], Found]] = {"brats": brats.find}
-_PREPARATION_FIELDS = ("channels", "spacing_mm", "crop", "intensity", "label_resampling")
+FORMAT = 2  # of the prepared arrays; a change makes every digest a new one
+_PREPARATION_FIELDS = (
+    "layout", "channels", "spacing_mm", "crop", "orientation", "intensity", "intensity_inside", "label_resampling",
+)  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 
 def home() -> Path:
@@ -38,27 +43,24 @@ def home() -> Path:
     return Path(os.environ.get("SEGCAL_HOME") or Path.home() / ".cache" / "segcal").absolute()
 
 
-def find_cases(root: Path, task: TaskSpec) -> Found:
-    """The cases of a cohort in the task's layout."""
-    if not root.is_dir():
-        raise MissingCase(str(root), "the data must be a folder", "none there", "check the path")
-    return LAYOUTS[task.layout](root.absolute(), task)
-
-
-def prepare(root: Path, task: TaskSpec, progress: Callable[[str], None] = lambda line: None) -> PreparedCohort:
+def prepare(root: Path, task: TaskSpec, progress: Progress = silent, *, ood: bool = False) -> PreparedCohort:
     """Read, check and prepare a cohort, or open it where it is prepared already.
 
-    progress takes one line a case. Raises the DataFault of the first faulty case (`segcal data check` lists all).
+    progress is called after each case. ood: the cohort is only tested on; all its cases are in the split "ood".
+    Raises the DataFault of the first faulty case (`segcal data check` lists all).
     """
     found = find_cases(root, task)
     if found.faults:
         raise found.faults[0]
-    splits = assign_splits(found.cases, task)
+    splits = {case.case_id: OOD for case in found.cases} if ood else assign_splits(found.cases, task)
     cases = [case for case in found.cases if case.case_id in splits]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         sources = dict(zip([case.case_id for case in cases], pool.map(_source_digests, cases), strict=True))
     parameters = {name: getattr(task, name) for name in _PREPARATION_FIELDS} | {"labels": list(task.labels.items())}
-    identity = {"format": FORMAT, "parameters": parameters, "splits": splits, "sources": sources}
+    values = {case.case_id: list(case.label_values.items()) for case in cases if case.label_values}
+    identity = {
+        "format": FORMAT, "parameters": parameters, "splits": splits, "sources": sources, "label_values": values,
+    }  # fmt: skip
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     folder = home() / "prepared" / digest
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -69,67 +71,7 @@ def prepare(root: Path, task: TaskSpec, progress: Callable[[str], None] = lambda
     return open_prepared(folder)
 
 
-def read_case(case: CaseFiles, task: TaskSpec) -> tuple[dict[str, Volume], Volume]:
-    """Channels and labels of one case, each checked and all on one grid."""
-    volumes = {name: read_volume(path, case.root, case.case_id) for name, path in case.channels.items()}
-    label = read_labels(case.label, case.root, case.case_id, tuple(task.labels))
-    first_name, first = next(iter(volumes.items()))
-    for name, volume in (*volumes.items(), ("label", label)):
-        same_grid(case.case_id, name, volume, first_name, first)
-    return volumes, label
-
-
-def prepare_case(case: CaseFiles, task: TaskSpec) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """One checked case: image (C, Z, Y, X) float32 in [0, 1], truth (Z, Y, X) uint8, and its manifest entry."""
-    volumes, label = read_case(case, task)
-    first = next(iter(volumes.values()))
-    z, y, x = (want or have for want, have in zip(task.spacing_mm, first.spacing_mm, strict=True))
-    target_mm: Spacing = (z, y, x)
-    scaled = [scale_intensity(volumes[name].array, task.intensity) for name in task.channels]
-    image = np.stack([resample(array, first.spacing_mm, target_mm) for array in scaled])
-    classes = np.zeros(label.array.shape, dtype=np.uint8)
-    for index, value in enumerate(task.labels, start=1):
-        classes[label.array == value] = index
-    truth = resample_labels(classes, task.n_classes, first.spacing_mm, target_mm, task.label_resampling)
-    image, offset = crop_or_pad(image, task.crop)
-    truth, _ = crop_or_pad(truth, task.crop)
-    entry = {
-        "case_id": case.case_id,
-        "site": case.site,
-        "group": case.group,
-        "shape": list(truth.shape),
-        "spacing_mm": list(target_mm),
-        "crop_offset": list(offset),
-        "native": {
-            "shape": list(first.array.shape),
-            "spacing_mm": list(first.spacing_mm),
-            "affine": first.affine.tolist(),
-        },
-        "class_voxels": np.bincount(truth.ravel(), minlength=task.n_classes).tolist(),
-    }
-    return image, truth, entry
-
-
-def scale_intensity(array: np.ndarray, how: str) -> np.ndarray:
-    """An image to [0, 1] by its voxels above 0 (skull-stripped images are 0 outside the brain), float32.
-
-    `percentile` maps the 1st and 99th percentile, `minmax` the extremes. An image without a voxel above 0, or of
-    one value, becomes 0.
-    """
-    inside = array[array > 0]
-    if inside.size == 0:
-        return np.zeros_like(array, dtype=np.float32)
-    low, high = np.percentile(inside, (1, 99) if how == "percentile" else (0, 100))
-    if high <= low:
-        return np.zeros_like(array, dtype=np.float32)
-    scaled: np.ndarray = np.clip((array - low) / (high - low), 0, 1).astype(np.float32)
-    scaled[array <= 0] = 0
-    return scaled
-
-
-def _build(
-    folder: Path, cases: list[CaseFiles], task: TaskSpec, manifest: dict[str, Any], progress: Callable[[str], None]
-) -> None:
+def _build(folder: Path, cases: list[CaseFiles], task: TaskSpec, manifest: dict[str, Any], progress: Progress) -> None:
     partial = folder.with_name(f"{folder.name}.partial")
     partial.mkdir(exist_ok=True)
 
@@ -148,11 +90,13 @@ def _build(
         try:
             for entry in pool.map(one, cases):
                 entries.append(entry)
-                progress(f"prepared {len(entries)}/{len(cases)}: {entry['case_id']} ({entry['split']})")
+                progress("prepared", len(entries), len(cases), f"{entry['case_id']} ({entry['split']})")
         except DataFault:
             pool.shutdown(cancel_futures=True)
             raise
-    learned = [entry["class_voxels"] for entry in entries if entry["split"] != SPLITS[-1]]
+    _warn_of_losses(entries)
+    learned = [entry["class_voxels"] for entry in entries if entry["split"] in SPLITS[:-1]]
+    learned = learned or [[0] * task.n_classes]
     whole = {key: manifest[key] for key in ("format", "digest", "root", "parameters")}
     whole |= {"class_voxels": np.sum(learned, axis=0).tolist(), "cases": entries}
     _write(partial / MANIFEST, lambda file: file.write(json.dumps(whole, indent=1).encode()))
@@ -169,10 +113,29 @@ def _write(path: Path, write: Callable[[Any], Any]) -> None:
     unfinished.replace(path)
 
 
+def _warn_of_losses(entries: list[dict[str, Any]]) -> None:
+    cut = {entry["case_id"]: entry["cropped_away"] for entry in entries if entry["cropped_away"] > 0.001}
+    if cut:
+        worst = max(cut, key=lambda case_id: cut[case_id])
+        log.warning(
+            "the crop cuts labels of %d of %d cases (most: %.1f%% of %s); a larger `crop` would keep them",
+            len(cut), len(entries), 100 * cut[worst], worst,
+        )  # fmt: skip
+
+
 def _source_digests(case: CaseFiles) -> dict[str, str]:
+    """sha256 of every file of the case, by channel; further files of a channel are numbered."""
     digests = {}
-    for name, path in case.sources.items():
-        check_path(path, case.root, case.case_id)
-        with path.open("rb") as file:
-            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    for channel, image in case.images.items():
+        parts: list[Path] = []
+        for path in image.paths:
+            check_path(path, case.root, case.case_id)
+            beside = voxel_file(path, case.root, case.case_id)
+            parts += [path, beside] if beside else [path]
+        for number, part in enumerate(parts, start=1):
+            with part.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digests[channel if number == 1 else f"{channel} {number}"] = digest
+        if image.component is not None or image.series:
+            digests[f"{channel} is"] = f"component {image.component}, series {image.series}"
     return digests

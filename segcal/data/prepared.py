@@ -35,7 +35,7 @@ class PreparedCohort:
     def counts(self) -> dict[str, int]:
         """Cases in each split."""
         splits = [entry["split"] for entry in self.manifest["cases"]]
-        return {split: splits.count(split) for split in ("train", "val", "test")}
+        return {split: splits.count(split) for split in dict.fromkeys(("train", "val", "test", *splits))}
 
     def cases(self, split: str) -> list[Case]:
         """The cases of a split, their arrays mapped into memory and read when they are touched."""

@@ -1,61 +1,146 @@
-"""To the task's grid: spacing, then centre crop or pad. Plain geometry in mm; the patient's orientation is kept."""
+"""To the task's grid: spacing, then centre crop or pad. Plain geometry in mm; the patient's orientation is kept.
 
-__all__ = ["crop_or_pad", "resample", "resample_labels"]
+`resample` and `resample_labels` change the voxel size along the image's own axes; `resample_onto` takes labels from
+one grid to another that may be tilted against it.
+"""
+
+__all__ = [
+    "Spacing", "crop_or_pad", "outside_share", "resample", "resample_labels", "resample_onto", "resample_volume",
+    "uncrop",
+]  # fmt: skip
+
+from collections.abc import Callable
 
 import numpy as np
 import SimpleITK as sitk
 
+from segcal.data.voxels.raw import place
+from segcal.volume import Volume
+
 Spacing = tuple[float, float, float]
 
 
-def resample(array: np.ndarray, spacing_mm: Spacing, target_mm: Spacing) -> np.ndarray:
-    """An image (Z, Y, X) by linear interpolation, float32.
+def resample(
+    array: np.ndarray, spacing_mm: Spacing, target_mm: Spacing, shape: tuple[int, ...] | None = None
+) -> np.ndarray:
+    """An image (Z, Y, X) by linear interpolation, float32. shape: of the result, where rounding does not give it.
 
     The outer edge of the first voxel stays where it is, so the first centre moves by half the change of the voxel
     size. Beyond the last centre the nearest voxel is repeated.
     """
-    return _on_grid(array.astype(np.float32), spacing_mm, target_mm, sitk.sitkLinear)
+    return _on_grid(array.astype(np.float32, copy=False), spacing_mm, target_mm, sitk.sitkLinear, shape)
 
 
 def resample_labels(
-    classes: np.ndarray, n_classes: int, spacing_mm: Spacing, target_mm: Spacing, how: str
+    classes: np.ndarray,
+    n_classes: int,
+    spacing_mm: Spacing,
+    target_mm: Spacing,
+    how: str,
+    shape: tuple[int, ...] | None = None,
 ) -> np.ndarray:
     """Classes (Z, Y, X) uint8. `linear`: each class's mask is interpolated and the largest wins; or `nearest`."""
-    if np.allclose(spacing_mm, target_mm):
-        return classes.astype(np.uint8)
+    if np.allclose(spacing_mm, target_mm) and shape in (None, classes.shape):
+        return classes.astype(np.uint8, copy=False)
     if how == "nearest":
-        return _on_grid(classes.astype(np.uint8), spacing_mm, target_mm, sitk.sitkNearestNeighbor)
-    shares = [resample(classes == label, spacing_mm, target_mm) for label in range(n_classes)]
-    winner: np.ndarray = np.argmax(shares, axis=0).astype(np.uint8)
+        return _on_grid(classes.astype(np.uint8), spacing_mm, target_mm, sitk.sitkNearestNeighbor, shape)
+    return _largest(lambda mask: resample(mask, spacing_mm, target_mm, shape), classes, n_classes)
+
+
+def resample_onto(label: Volume, image: Volume, n_classes: int, how: str) -> Volume:
+    """Classes of one grid on another grid, by where their voxels lie; outside the first grid is background."""
+
+    def take(mask: np.ndarray) -> np.ndarray:
+        moved = resample_volume(Volume(mask, label.spacing_mm, label.affine), image, nearest=how == "nearest")
+        return moved.array
+
+    classes = take(label.array).astype(np.uint8) if how == "nearest" else _largest(take, label.array, n_classes)
+    return Volume(classes, image.spacing_mm, image.affine)
+
+
+def resample_volume(volume: Volume, onto: Volume, outside: float = 0.0, *, nearest: bool = False) -> Volume:
+    """A volume on another one's grid, by where the voxels lie; linear or nearest neighbour, float32."""
+    source = sitk.GetImageFromArray(np.ascontiguousarray(volume.array, dtype=np.float32))
+    place(source, volume)
+    reference = sitk.Image(onto.array.shape[::-1], sitk.sitkUInt8)
+    place(reference, onto)
+    grid = _filter(sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear)
+    grid.SetReferenceImage(reference)
+    grid.SetDefaultPixelValue(outside)
+    return Volume(sitk.GetArrayFromImage(grid.Execute(source)), onto.spacing_mm, onto.affine)
+
+
+def outside_share(label: Volume, image: Volume) -> float:
+    """Share of a label's foreground whose centres lie outside the image's voxels; 0 for an empty label."""
+    z, y, x = np.nonzero(label.array)
+    if not len(z):
+        return 0.0
+    to_image = np.linalg.inv(image.affine) @ label.affine
+    at = to_image[:3, :3] @ np.stack([x, y, z]) + to_image[:3, 3:]
+    size = np.array(image.array.shape[::-1])[:, None]
+    return float(1 - ((at >= -0.5) & (at <= size - 0.5)).all(axis=0).mean())
+
+
+def crop_or_pad(array: np.ndarray, size: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
+    """The centre of the last axes, padded with 0 where it is smaller, and the offset of the crop in each.
+
+    size: (y, x) or (z, y, x). A negative offset is the width of the padding.
+    """
+    have = array.shape[-len(size) :]
+    offsets = tuple((n - want) // 2 for n, want in zip(have, size, strict=True))
+    return uncrop(array, size, tuple(-offset for offset in offsets)), offsets
+
+
+def uncrop(array: np.ndarray, size: tuple[int, ...], offsets: tuple[int, ...]) -> np.ndarray:
+    """The array at `offsets` in one of `size` (last axes) that is 0 elsewhere; what leaves it is cut off."""
+    lead = array.shape[: array.ndim - len(size)]
+    result = np.zeros((*lead, *size), dtype=array.dtype)
+    source, target = [slice(None)] * len(lead), [slice(None)] * len(lead)
+    for have, want, offset in zip(array.shape[len(lead) :], size, offsets, strict=True):
+        length = max(min(have + min(offset, 0), want - max(offset, 0)), 0)
+        source.append(slice(max(-offset, 0), max(-offset, 0) + length))
+        target.append(slice(max(offset, 0), max(offset, 0) + length))
+    result[tuple(target)] = array[tuple(source)]
+    return result
+
+
+def _largest(move: Callable[[np.ndarray], np.ndarray], classes: np.ndarray, n_classes: int) -> np.ndarray:
+    """The class with the largest interpolated share; ties take the lowest. The background has what the others leave."""
+    shares = [move(classes == label) if (classes == label).any() else None for label in range(1, n_classes)]
+    there = [share for share in shares if share is not None]
+    if not there:
+        return np.zeros(move(classes == 0).shape, dtype=np.uint8)
+    best: np.ndarray = np.ones_like(there[0])
+    for known in there:
+        best -= known
+    winner = np.zeros(best.shape, dtype=np.uint8)
+    for label, share in enumerate(shares, start=1):
+        if share is not None:
+            larger = share > best + 1e-6
+            winner[larger] = label
+            np.maximum(best, share, out=best)
     return winner
 
 
-def crop_or_pad(array: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
-    """The centre (..., y, x) of an array, padded with 0 where it is smaller; and the (y, x) offset of the crop.
-
-    A negative offset is the width of the padding.
-    """
-    offsets = tuple((have - want) // 2 for have, want in zip(array.shape[-2:], size, strict=True))
-    result = np.zeros((*array.shape[:-2], *size), dtype=array.dtype)
-    source, target = [], []
-    for have, want, offset in zip(array.shape[-2:], size, offsets, strict=True):
-        source.append(slice(max(offset, 0), max(offset, 0) + min(have, want)))
-        target.append(slice(max(-offset, 0), max(-offset, 0) + min(have, want)))
-    result[..., target[0], target[1]] = array[..., source[0], source[1]]
-    return result, (offsets[0], offsets[1])
+def _filter(interpolator: int) -> sitk.ResampleImageFilter:
+    grid = sitk.ResampleImageFilter()
+    grid.SetInterpolator(interpolator)
+    grid.SetNumberOfThreads(1)  # cases run in parallel
+    return grid
 
 
-def _on_grid(array: np.ndarray, spacing_mm: Spacing, target_mm: Spacing, interpolator: int) -> np.ndarray:
-    if np.allclose(spacing_mm, target_mm):
+def _on_grid(
+    array: np.ndarray, spacing_mm: Spacing, target_mm: Spacing, interpolator: int, shape: tuple[int, ...] | None
+) -> np.ndarray:
+    if np.allclose(spacing_mm, target_mm) and shape in (None, array.shape):
         return array
     image = sitk.GetImageFromArray(np.ascontiguousarray(array))
     image.SetSpacing(spacing_mm[::-1])
-    grid = sitk.ResampleImageFilter()
-    grid.SetInterpolator(interpolator)
+    grid = _filter(interpolator)
     grid.SetOutputSpacing(target_mm[::-1])
     grid.SetOutputOrigin([(new - old) / 2 for new, old in zip(target_mm[::-1], spacing_mm[::-1], strict=True)])
-    shape = [max(1, round(n * old / new)) for n, old, new in zip(array.shape, spacing_mm, target_mm, strict=True)]
-    grid.SetSize(shape[::-1])
+    rounded = [max(1, round(n * old / new)) for n, old, new in zip(array.shape, spacing_mm, target_mm, strict=True)]
+    grid.SetSize([int(n) for n in (shape or rounded)[::-1]])
     grid.SetUseNearestNeighborExtrapolator(True)
     resampled: np.ndarray = sitk.GetArrayFromImage(grid.Execute(image))
     return resampled

@@ -1,6 +1,6 @@
-"""Axial slices of prepared cases, as a torch Dataset."""
+"""Slices or whole volumes of prepared cases, as torch Datasets."""
 
-__all__ = ["Slices"]
+__all__ = ["Slices", "Volumes", "items"]
 
 from collections.abc import Sequence
 
@@ -26,3 +26,22 @@ class Slices(Dataset[tuple[Tensor, Tensor]]):
         case, z = self._index[index]
         image = np.array(self._cases[case].image[:, z])
         return torch.from_numpy(image), torch.from_numpy(np.array(self._cases[case].truth[z]))
+
+
+class Volumes(Dataset[tuple[Tensor, Tensor]]):
+    """Image (C, Z, Y, X) float32 and truth (Z, Y, X) uint8 of every case."""
+
+    def __init__(self, cases: Sequence[Case]) -> None:
+        self._cases = list(cases)
+
+    def __len__(self) -> int:
+        return len(self._cases)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        case = self._cases[index]
+        return torch.from_numpy(np.array(case.image)), torch.from_numpy(np.array(case.truth))
+
+
+def items(cases: Sequence[Case], dims: int) -> Slices | Volumes:
+    """What a network of so many dimensions learns from."""
+    return Volumes(cases) if dims == 3 else Slices(cases)

@@ -2,13 +2,14 @@
 
 __all__ = ["load_task", "read_yaml", "task_yaml", "validate"]
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from segcal.data.layouts import LAYOUTS, recognise
 from segcal.errors import UsageError, nearest
 from segcal.tasks import TASKS, TaskSpec
 
@@ -16,22 +17,44 @@ T = TypeVar("T")
 
 
 def load_task(name: str, overrides: dict[str, Any] | None = None) -> TaskSpec:
-    """A built-in task, or the task of a YAML file, with some fields replaced. Raises UsageError."""
+    """A built-in task, the task of a YAML file, or the one that a data folder suggests; some fields replaced.
+
+    Raises UsageError, or a DataFault for a folder that suggests none.
+    """
     if name in TASKS:
         given = asdict(TASKS[name])
     elif name.endswith((".yaml", ".yml")):
         given = read_yaml(Path(name))
+    elif Path(name).is_dir():
+        given = asdict(_task_of_folder(Path(name)))
     else:
-        raise UsageError(f"no task named '{name}'; {nearest(name, TASKS)}, or the path of a YAML file")
+        raise UsageError(f"no task named '{name}'; {nearest(name, TASKS)}, or a YAML file, or a folder of data")
     task = validate(TypeAdapter(TaskSpec), given | (overrides or {}), f"task {name}")
+    for layout in (task.layout, task.ood_layout):
+        if layout and layout not in LAYOUTS:
+            raise UsageError(f"task {name}: no layout named '{layout}'; {nearest(layout, LAYOUTS)}")
     if 0 in task.labels or len(task.labels) < 1:
         raise UsageError(f"task {name}: labels must name at least one value other than 0, got {dict(task.labels)}")
+    if len(task.crop) not in (2, 3):
+        raise UsageError(f"task {name}: crop must be (y, x) or (z, y, x), got {task.crop}")
     if any(side < 16 or side % 16 for side in task.crop):
         raise UsageError(f"task {name}: crop must be multiples of 16, got {task.crop}")
     unknown = set(task.structure_weights) - set(task.structures)
     if unknown:
         raise UsageError(f"task {name}: no structure named '{min(unknown)}'; {nearest(min(unknown), task.structures)}")
     return task
+
+
+def _task_of_folder(root: Path) -> TaskSpec:
+    """The task of a folder's layout."""
+    layout = recognise(root)
+    if layout is None:
+        known = ", ".join(LAYOUTS)
+        raise UsageError(f"{root}: the layout must be one of {known}, got none of these; name a task with --task")
+    task = LAYOUTS[layout].task
+    if task is None:
+        raise UsageError(f"{root}: the {layout} layout does not tell the labels; name a task with --task")
+    return replace(task(root), layout=layout)
 
 
 def task_yaml(task: TaskSpec) -> str:

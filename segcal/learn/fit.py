@@ -1,6 +1,6 @@
 """One training, read top to bottom. It yields an EpochRecord after each epoch and knows no tracking."""
 
-__all__ = ["build", "channels_last", "fit"]
+__all__ = ["MEMORY_FORMAT", "build", "channels_last", "fit"]
 
 import math
 import time
@@ -17,6 +17,8 @@ from segcal.learn.unet import UNet
 from segcal.records import EpochRecord
 from segcal.trial import TrialConfig
 
+MEMORY_FORMAT = {2: torch.channels_last, 3: torch.channels_last_3d}
+
 
 def build(config: TrialConfig) -> UNet:
     """The trial's network, initialised from its seed."""
@@ -25,6 +27,7 @@ def build(config: TrialConfig) -> UNet:
         out_channels(config.head, config.n_classes),
         kernels=config.kernels,
         dropout=config.dropout,
+        dims=config.dims,
         generator=_generator(config.seed, "weights"),
     )
 
@@ -37,9 +40,9 @@ def fit(
 ) -> Iterator[EpochRecord]:
     """Train one network (section VI-A of the paper).
 
-    train yields slices: image (C, Y, X) float32 and truth (Y, X) integer classes. validate gives the mean Dice of
-    each structure over the validation cases (NaN where it is not defined). A record carries the weights when the
-    mean of these is the best so far. Same config and data -> bit-identical weights on a CPU.
+    train yields slices, image (C, Y, X) float32 and truth (Y, X) integer classes, or volumes with (Z, Y, X). validate
+    gives the mean Dice of each structure over the validation cases (NaN where it is not defined). A record carries
+    the weights when the mean of these is the best so far. Same config and data -> bit-identical weights on a CPU.
 
     Raises FloatingPointError where the loss is no longer finite.
     """
@@ -63,7 +66,7 @@ def fit(
         net.train()
         loss_sum = 0.0
         for images, truth in batches:
-            images = images.to(device, memory_format=torch.channels_last)
+            images = images.to(device, memory_format=MEMORY_FORMAT[config.dims])
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
                 logits = net(images)
             loss = loss_of(logits, truth.to(device))
@@ -98,8 +101,8 @@ def channels_last(net: UNet, device: torch.device) -> UNet:
     """The network on its device in the memory layout that convolutions on CPUs and tensor cores are fastest in."""
     net.to(device)
     for parameter in net.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        if parameter.dim() == net.dims + 2:
+            parameter.data = parameter.data.contiguous(memory_format=MEMORY_FORMAT[net.dims])
     return net
 
 

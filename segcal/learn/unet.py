@@ -2,19 +2,36 @@
 
 __all__ = ["UNet"]
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from segcal.trial import PAPER_KERNELS
 
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers of one number of dimensions."""
+
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    up: Callable[..., nn.Module]
+    pool: Callable[..., nn.Module]
+
+
+LAYERS = {
+    2: Layers(nn.Conv2d, nn.BatchNorm2d, nn.ConvTranspose2d, nn.MaxPool2d),
+    3: Layers(nn.Conv3d, nn.BatchNorm3d, nn.ConvTranspose3d, nn.MaxPool3d),
+}
 DROPOUT_LEVELS = 3  # the innermost encoder and decoder levels, as in Bayesian SegNet
 
 
 class UNet(nn.Module):
-    """Images (B, C, Y, X) -> logits (B, out_channels, Y, X). Y and X are multiples of 2^(levels - 1).
+    """Images (B, C, Y, X) -> logits (B, out_channels, Y, X), or volumes (B, C, Z, Y, X) for dims = 3 (appendix F).
 
+    Sides are multiples of 2^(levels - 1). Both kinds have the same depth and kernels; only the layers differ.
     kernels: two for each encoder level, outermost first; the decoder mirrors them. Convolutions before a batch norm
     carry no bias, because the norm would remove it. `generator` makes the Gaussian (He et al. 2015) initialisation
     repeatable.
@@ -26,6 +43,7 @@ class UNet(nn.Module):
         out_channels: int,
         kernels: Sequence[int] = PAPER_KERNELS,
         dropout: float = 0.0,
+        dims: int = 2,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -33,33 +51,40 @@ class UNet(nn.Module):
             raise ValueError(f"kernels must hold two for each of at least 2 levels, got {len(kernels)}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got dropout={dropout}")
+        if dims not in LAYERS:
+            raise ValueError(f"dims must be 2 or 3, got dims={dims}")
+        self.dims = dims
         pairs = list(zip(kernels[::2], kernels[1::2], strict=True))
         with torch.random.fork_rng(devices=[]):  # layers initialise themselves from the global generator first
-            self._add_layers(in_channels, out_channels, pairs, dropout)
+            self._add_layers(dims, in_channels, out_channels, pairs, dropout)
         self._initialise(generator)
 
-    def _add_layers(self, in_channels: int, out_channels: int, pairs: list[tuple[int, int]], dropout: float) -> None:
+    def _add_layers(
+        self, dims: int, in_channels: int, out_channels: int, pairs: list[tuple[int, int]], dropout: float
+    ) -> None:
+        layers = LAYERS[dims]
         levels = len(pairs)
         self.encoder = nn.ModuleList()
         width = in_channels
         for level, (first, second) in enumerate(pairs):
             p = dropout if level >= levels - DROPOUT_LEVELS else 0.0
-            self.encoder.append(_level(width, first, second, p))
+            self.encoder.append(_level(dims, width, first, second, p))
             width = second
         self.up = nn.ModuleList()
         self.decoder = nn.ModuleList()
         for level, (first, second) in reversed(list(enumerate(pairs[:-1]))):
             p = dropout if level >= levels - 1 - DROPOUT_LEVELS else 0.0
-            self.up.append(nn.ConvTranspose2d(width, second, kernel_size=2, stride=2))
-            self.decoder.append(_level(2 * second, second, first, p))
+            self.up.append(layers.up(width, second, kernel_size=2, stride=2))
+            self.decoder.append(_level(dims, 2 * second, second, first, p))
             width = first
-        self.pool = nn.MaxPool2d(2)
-        self.head = nn.Conv2d(width, out_channels, kernel_size=1)
+        self.pool = layers.pool(2)
+        self.head = layers.conv(width, out_channels, kernel_size=1)
 
     def forward(self, image: Tensor) -> Tensor:
         factor = 2 ** (len(self.encoder) - 1)
-        if image.shape[-2] % factor or image.shape[-1] % factor:
-            raise ValueError(f"image sides must be multiples of {factor}, got {tuple(image.shape[-2:])}")
+        sides = tuple(image.shape[-self.dims :])
+        if image.dim() != self.dims + 2 or any(side % factor for side in sides):
+            raise ValueError(f"image must have {self.dims} sides that are multiples of {factor}, got {sides}")
         skips = []
         x = image
         for level, block in enumerate(self.encoder):
@@ -78,7 +103,7 @@ class UNet(nn.Module):
 
     def _initialise(self, generator: torch.Generator | None) -> None:
         for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
@@ -99,10 +124,11 @@ class Dropout(nn.Module):
         return x * kept / (1 - self.p)
 
 
-def _level(in_channels: int, first: int, second: int, dropout: float) -> nn.Sequential:
+def _level(dims: int, in_channels: int, first: int, second: int, dropout: float) -> nn.Sequential:
+    kinds = LAYERS[dims]
     layers: list[nn.Module] = []
     for width, out in ((in_channels, first), (first, second)):
-        layers += [nn.Conv2d(width, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+        layers += [kinds.conv(width, out, 3, padding=1, bias=False), kinds.norm(out), nn.ReLU(inplace=True)]
     if dropout:
         layers.append(Dropout(dropout))
     return nn.Sequential(*layers)

@@ -19,7 +19,7 @@ from segcal.tasks import TASKS, TaskSpec
 from segcal.trial import TrialConfig
 
 # What the task, the data or the sweep decides; every other field of a trial may stand in a recipe.
-_NOT_IN_RECIPES = {"task", "label", "data_digest", "in_channels", "n_classes", "seed", "class_weights"}
+_NOT_IN_RECIPES = {"task", "label", "data_digest", "in_channels", "n_classes", "dims", "seed", "class_weights"}
 RECIPE_FIELDS = {field.name for field in fields(TrialConfig)} - _NOT_IN_RECIPES
 
 
@@ -121,6 +121,7 @@ def trials(plan: Plan, data_digest: str, class_voxels: Sequence[int]) -> list[Tr
                 "data_digest": data_digest,
                 "in_channels": len(plan.task.channels),
                 "n_classes": plan.task.n_classes,
+                "dims": plan.task.dims,
                 "class_weights": class_weights(recipe["weights"], plan.task, class_voxels),
                 "seed": seed,
             }

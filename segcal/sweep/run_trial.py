@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from segcal.data.prepared import open_prepared
-from segcal.data.slices import Slices
+from segcal.data.slices import items
 from segcal.learn.fit import fit
 from segcal.learn.predict import segment
 from segcal.learn.unet import UNet
@@ -48,7 +48,7 @@ def run_trial(assignment: Assignment, report: Callable[[EpochRecord], None] = la
     run = TrialRun(client, assignment.sweep, config, assignment.task, cohort.manifest, assignment.code_version, facts)
     try:
         validation = cohort.cases("val")
-        train = Slices(cohort.cases("train"))
+        train = items(cohort.cases("train"), config.dims)
         for record in fit(config, train, lambda net: validation_dice(net, config, validation, device), device):
             run.epoch(record)
             report(record)

@@ -52,10 +52,14 @@ def test_manifest_says_what_the_data_are(cohort, blobs):
 
 def test_the_same_cohort_is_prepared_once(folder, tiny_task):
     said = []
-    first = prepare(folder, tiny_task, said.append)
+
+    def progress(*step):
+        said.append(step)
+
+    first = prepare(folder, tiny_task, progress)
     times = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
     assert len(said) == 7
-    again = prepare(folder, tiny_task, said.append)
+    again = prepare(folder, tiny_task, progress)
     assert again.digest == first.digest
     assert len(said) == 7
     assert {path: path.stat().st_mtime_ns for path in again.folder.iterdir()} == times
@@ -71,6 +75,8 @@ def test_the_same_cohort_is_prepared_once(folder, tiny_task):
         ({"crop": (16, 16)}, False),
         ({"spacing_mm": (3.0, 2.0, 2.0)}, False),
         ({"intensity": "minmax"}, False),
+        ({"intensity_inside": "all"}, False),
+        ({"orientation": "stored"}, False),
         ({"label_resampling": "nearest"}, False),
         ({"channels": ("flair", "t1ce", "t2")}, False),
         ({"labels": {2: "edema", 1: "non-enhancing", 4: "enhancing"}}, False),
@@ -145,7 +151,8 @@ def test_check_lists_every_kind_of_fault_at_once(folder, tiny_task):
     found = [checks[case.name].fault for case in cases]
     assert found == ["MissingChannel", "EmptyFile", "Truncated", "UnknownLabel", "", "", ""]
     good = checks[cases[4].name]
-    assert (good.shape, good.spacing_mm, good.labels, good.site) == ((4, 32, 32), (3.0, 1.0, 1.0), (0, 1, 2, 4), "TCIA")
+    assert (good.shape, good.spacing_mm, good.site) == ((4, 32, 32), (3.0, 1.0, 1.0), "TCIA")
+    assert good.labels == ("non-enhancing", "edema", "enhancing")
 
 
 def test_slices_are_the_slices_of_the_cases(cohort):
@@ -172,7 +179,8 @@ def test_a_task_file_comes_back_as_the_same_task(tmp_path):
         ("batch: many", "batch: .* got 'many'"),
         ("labels: {0: background}", "other than 0"),
         ("structure_weights: {oedema: 3}", "no structure named 'oedema'; did you mean 'edema'"),
-        ("layout: dicom", "layout: .* got 'dicom'"),
+        ("layout: nnunett", "no layout named 'nnunett'; did you mean 'nnunet'"),
+        ("crop: [96]", r"crop must be \(y, x\) or \(z, y, x\)"),
     ],
 )
 def test_a_bad_task_file_is_refused_in_one_line(tmp_path, line, message):

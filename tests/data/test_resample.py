@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from segcal.data.prepare import scale_intensity
+from segcal.data.prepare_case import scale_intensity
 from segcal.data.resample import crop_or_pad, resample, resample_labels
 
 
@@ -64,11 +64,13 @@ def test_crop_or_pad_keeps_the_centre_and_tells_the_offset(have, want):
 
 def test_scaling_by_hand():
     array = np.concatenate([np.zeros(50), np.arange(1.0, 102.0)])
-    scaled = scale_intensity(array, "percentile")
+    scaled = scale_intensity(array, "percentile", "nonzero")
     low, high = np.percentile(np.arange(1.0, 102.0), [1, 99])
     np.testing.assert_allclose(scaled[50:], np.clip((array[50:] - low) / (high - low), 0, 1), rtol=1e-6)
     assert (scaled[:50] == 0).all()
-    assert scale_intensity(array, "minmax")[-1] == 1.0
-    assert scale_intensity(array, "minmax")[50] == 0.0
+    assert scale_intensity(array, "minmax", "nonzero")[-1] == 1.0
+    assert scale_intensity(array, "minmax", "nonzero")[50] == 0.0
+    everything = scale_intensity(array - 50, "minmax")
+    np.testing.assert_allclose(everything, array / 101, atol=1e-6)
     for flat in (np.zeros((2, 2)), np.full((2, 2), 5.0)):
         assert (scale_intensity(flat, "percentile") == 0).all()

@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 def config(**changes):
     fields = {
-        "task": "toy", "label": "ce", "data_digest": "d", "in_channels": 1, "n_classes": 2, "seed": 0,
+        "task": "toy", "label": "ce", "data_digest": "d", "in_channels": 1, "n_classes": 2, "dims": 2, "seed": 0,
         "loss": "cross_entropy", "head": "softmax", "weights": "none", "class_weights": (1.0, 1.0), "batch": 4,
         "kernels": (4, 4, 8, 8), "epochs": 4, "patience": 10,
     }  # fmt: skip

@@ -17,8 +17,8 @@ quick = settings(deadline=None, max_examples=40, database=None)
 
 def task(margin_mm=1.0, margin_slices=1):
     return TaskSpec(
-        name="toy", channels=("t2",), labels={1: "core", 2: "rim"}, spacing_mm=(None, None, None), crop=(16, 16),
-        batch=1, box_margin_mm=margin_mm, box_margin_slices=margin_slices,
+        name="toy", layout="brats", channels=("t2",), labels={1: "core", 2: "rim"}, crop=(16, 16),
+        spacing_mm=(None, None, None), batch=1, box_margin_mm=margin_mm, box_margin_slices=margin_slices,
     )  # fmt: skip
 
 

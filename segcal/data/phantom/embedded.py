@@ -1,76 +1,95 @@
 """The embedded cohorts: generated cases written through the real layouts, once, and kept."""
 
-__all__ = ["GENERATOR_VERSION", "embedded_cohort", "write_brain_cohort", "write_cohort"]
+__all__ = ["EMBEDDED", "GENERATOR_VERSION", "EmbeddedCohort", "embedded_cohort", "write_cohort"]
 
 import fcntl
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from segcal.data import brats
-from segcal.data.phantom.brain import brain_phantom
+from segcal.data.phantom.write import write_brain, write_heart, write_promise12, write_prostatex
 from segcal.errors import UsageError, nearest
+from segcal.progress import Progress, silent
 
-GENERATOR_VERSION = 1  # a change of the generator makes a new folder
-CASES, SIZE, SEED = 36, 80, 2017
-FIELD_OF_VIEW_MM = 192.0
-SOURCE_SHARE = 2 / 3  # of the cases: CBICA-like; the others are TCIA-like
+GENERATOR_VERSION = 2  # a change of a generator makes a new folder
+CASES, SEED = 36, 2017
+OOD_SHARE = 1 / 3  # of the cases, where a task has an out-of-distribution cohort
 
 
-def write_brain_cohort(
-    out: Path,
-    cases: int = CASES,
-    size: int = SIZE,
-    seed: int = SEED,
-    progress: Callable[[str], None] = lambda line: None,
-) -> Path:
-    """Write brain phantoms as a BraTS17 folder: two thirds CBICA-like, one third TCIA-like.
+@dataclass(frozen=True)
+class EmbeddedCohort:
+    """A cohort and how its case number `index` is written: write(out, index, cases, size, seed) -> case id.
 
-    size: in-plane voxels of a field of view of 192 mm. Case i depends on the seed
-    and i alone. Raises UsageError for fewer than 4 cases or a size below 32.
+    The out-of-distribution cohort lies beside the first one; both are then folders of their own.
     """
+
+    name: str
+    size: int  # in-plane voxels by default
+    write: Callable[[Path, int, int, int, int], str]
+    folder: str = ""
+    ood_folder: str = ""
+    write_ood: Callable[[Path, int, int, int, int], str] | None = None
+
+    def data(self, root: Path) -> Path:
+        """The cohort below the folder that was written."""
+        return root / self.folder
+
+    def ood(self, root: Path) -> Path | None:
+        """The out-of-distribution cohort below it."""
+        return root / self.ood_folder if self.ood_folder else None
+
+
+_PROSTATE = EmbeddedCohort("prostate", 96, write_prostatex, "PROSTATEx", "PROMISE12", write_promise12)
+EMBEDDED: dict[str, EmbeddedCohort] = {
+    "brain": EmbeddedCohort("brain", 80, write_brain),
+    "heart": EmbeddedCohort("heart", 96, write_heart),
+    "prostate": _PROSTATE,
+    "prostate3d": _PROSTATE,
+}
+
+
+def write_cohort(
+    task: str, out: Path, cases: int | None = None, size: int | None = None, seed: int = SEED,
+    progress: Progress = silent,
+) -> int:  # fmt: skip
+    """Write a task's embedded cohort into a new folder, which appears when it is complete; returns how many cases.
+
+    size: in-plane voxels of a field of view that is always the same. Raises UsageError for an unknown task, fewer
+    than 4 cases, a size below 32, or a folder that is there already.
+    """
+    if task not in EMBEDDED:
+        raise UsageError(f"no embedded data for task '{task}'; {nearest(task, EMBEDDED)}; or give a folder with --data")
+    cohort = EMBEDDED[task]
+    cases, size = CASES if cases is None else cases, cohort.size if size is None else size
     if cases < 4:
         raise UsageError(f"cases must be at least 4 (train, val and test), got cases={cases}")
     if size < 32:
         raise UsageError(f"size must be at least 32 voxels, got size={size}")
-    n_source = round(cases * SOURCE_SHARE)
-    in_plane_mm = FIELD_OF_VIEW_MM / size
-    for index in range(cases):
-        site = "CBICA" if index < n_source else "TCIA"
-        phantom = brain_phantom(
-            np.random.default_rng([seed, index]), site, (12, size, size), (8.0, in_plane_mm, in_plane_mm)
-        )
-        case_id = f"Brats17_{site}_P{index:02d}_1"
-        brats.write_case(out, case_id, "HGG", phantom.channels, phantom.truth, phantom.spacing_mm)
-        progress(f"generated {index + 1}/{cases}: {case_id}")
-    return out
-
-
-EMBEDDED = {"brain": write_brain_cohort}
-
-
-def write_cohort(
-    task: str, out: Path, cases: int, size: int, seed: int, progress: Callable[[str], None] = lambda line: None
-) -> None:
-    """Write a task's embedded cohort into a new folder, which appears when it is complete. Raises UsageError."""
-    if task not in EMBEDDED:
-        raise UsageError(f"no embedded data for task '{task}'; {nearest(task, EMBEDDED)}; or give a folder with --data")
     if out.exists():
         raise UsageError(f"--out must be a new folder, got {out}; remove it or name another")
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    EMBEDDED[task](partial, cases, size, seed, progress)
+    of_ood = round(cases * OOD_SHARE) if cohort.write_ood else 0
+    for index in range(cases):
+        if index < cases - of_ood or cohort.write_ood is None:
+            name = cohort.write(cohort.data(partial), index, cases, size, seed)
+        else:
+            name = cohort.write_ood(partial / cohort.ood_folder, index - cases + of_ood, of_ood, size, seed)
+        progress("generated", index + 1, cases, name)
     partial.rename(out)
+    return cases
 
 
-def embedded_cohort(task: str, home: Path, progress: Callable[[str], None] = lambda line: None) -> Path:
-    """The folder of a task's embedded cohort, generated on first use."""
-    folder = home / "embedded" / f"{task}-v{GENERATOR_VERSION}"
+def embedded_cohort(task: str, home: Path, progress: Progress = silent) -> tuple[Path, Path | None]:
+    """Folders of a task's embedded cohort and of its out-of-distribution cohort, generated on first use."""
+    if task not in EMBEDDED:
+        raise UsageError(f"no embedded data for task '{task}'; {nearest(task, EMBEDDED)}; or give a folder with --data")
+    cohort = EMBEDDED[task]
+    folder = home / "embedded" / f"{cohort.name}-v{GENERATOR_VERSION}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two sweeps that start together generate once
         if not folder.exists():
-            write_cohort(task, folder, CASES, SIZE, SEED, progress)
-    return folder
+            write_cohort(task, folder, progress=progress)
+    return cohort.data(folder), cohort.ood(folder)

@@ -1,6 +1,6 @@
 """Random fields and soft masks in mm, for all generated anatomy."""
 
-__all__ = ["Grid", "smooth_field", "soft_step", "thick_slices"]
+__all__ = ["Grid", "smooth_field", "soft_step", "softer_max", "thick_slices", "to_mm"]
 
 from dataclasses import dataclass
 
@@ -61,3 +61,16 @@ def thick_slices(fine: np.ndarray, per_slice: int) -> np.ndarray:
     """Mean of every `per_slice` thin slices (Z, Y, X) -> (Z / per_slice, Y, X): a rectangular slice profile."""
     thick: np.ndarray = fine.reshape(-1, per_slice, *fine.shape[1:]).mean(axis=1)
     return thick
+
+
+def to_mm(level: np.ndarray, grid: Grid) -> np.ndarray:
+    """A field turned into distance from its zero surface in mm, exact to first order."""
+    slope = np.sqrt(sum(part**2 for part in np.gradient(level, *grid.spacing_mm)))
+    distance: np.ndarray = (level / np.maximum(slope, 0.25 * np.median(slope))).astype(np.float32)
+    return distance
+
+
+def softer_max(first: np.ndarray, second: np.ndarray, width_mm: float) -> np.ndarray:
+    """The larger of two fields, without a kink."""
+    larger: np.ndarray = 0.5 * (first + second + np.sqrt((first - second) ** 2 + width_mm**2))
+    return larger

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segcal.data import brats, faults
-from segcal.data.case_files import CaseFiles
+from segcal.data import faults
+from segcal.data.case_files import CaseFiles, ImageFile
 from segcal.data.cohort import assign_splits
+from segcal.data.layouts import brats, find_cases
 from segcal.data.taskfile import load_task
-from segcal.data.voxels import read_volume
+from segcal.data.voxels.read import read_image
 from segcal.errors import UsageError
 from segcal.tasks import TASKS
 
@@ -52,7 +53,7 @@ def test_uncompressed_files_and_other_folders_beside_the_cases(tmp_path):
     write(tmp_path, "BraTS20_Training_001", "")
     folder = tmp_path / "BraTS20_Training_001"
     for path in list(folder.glob("*.nii.gz")):
-        read_volume(path, tmp_path, "c")
+        read_image(ImageFile((path,)), tmp_path, "c")
         plain = path.with_suffix("")
         import gzip
 
@@ -68,11 +69,11 @@ def test_voxels_labels_and_geometry_come_back(tmp_path):
     write(tmp_path, "Brats17_CBICA_A_1")
     (case,) = brats.find(tmp_path, BRAIN).cases
     for name, value in (("t1ce", 2), ("t2", 3), ("flair", 4)):
-        volume = read_volume(case.channels[name], tmp_path, case.case_id)
+        volume = read_image(case.channels[name], tmp_path, case.case_id)
         assert (volume.array == value).all()
         assert volume.spacing_mm == (2.0, 1.0, 1.0)
         assert np.diag(volume.affine).tolist() == [-1, -1, 2, 1]  # LPS
-    assert read_volume(case.label, tmp_path, case.case_id).array[0, 0, 0] == 4
+    assert read_image(case.label, tmp_path, case.case_id).array[0, 0, 0] == 4
 
 
 def fault_kinds(root):
@@ -102,13 +103,13 @@ def test_a_case_in_two_folders(tmp_path):
 
 
 def test_no_case_and_an_unknown_channel(tmp_path):
-    assert fault_kinds(tmp_path) == [faults.MissingCase]
+    assert [type(fault) for fault in find_cases(tmp_path, BRAIN).faults] == [faults.MissingCase]
     with pytest.raises(UsageError, match="no BraTS channel named 'flare'; did you mean 'flair'"):
         brats.find(tmp_path, load_task("brain", {"channels": ["flare"]}))
 
 
 def case(case_id, site=""):
-    return CaseFiles(case_id, Path("."), {}, Path("seg"), site, "HGG")
+    return CaseFiles(case_id, Path("."), {}, ImageFile((Path("seg"),)), site, "HGG")
 
 
 def paper_cohort():

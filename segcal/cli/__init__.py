@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from segcal import __version__
+from segcal.cli.data import add_data
+from segcal.cli.verb import add_verb, say
 from segcal.errors import SegcalError, TrialsFailed
+from segcal.progress import bars
 
 # Heavy libraries are imported by the verb that needs them, so that --help is quick.
 
@@ -51,29 +54,21 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     _add_sweep(verbs)
     _add_report(verbs)
-    _add_data(verbs)
+    add_data(verbs)
     _add_task(verbs)
     _add_doctor(verbs)
     return parser
 
 
-def _verb(verbs: Any, name: str, run: Any, text: str, example: str) -> argparse.ArgumentParser:
-    verb: argparse.ArgumentParser = verbs.add_parser(
-        name, help=text, description=text, epilog=f"example: {example}",
-    )  # fmt: skip
-    verb.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
-    verb.set_defaults(run=run)
-    return verb
-
-
 def _add_sweep(verbs: Any) -> None:
-    verb = _verb(
+    verb = add_verb(
         verbs, "sweep", _sweep, "train every recipe with every seed, keep all of it in MLflow",
         "segcal sweep --task brain --data BraTS17/ --scale paper",
     )  # fmt: skip
     verb.add_argument("file", nargs="?", help="sweep file; without one, the task's own below sweeps/")
     verb.add_argument("--task", help="a built-in task or the path of a task's YAML file")
     verb.add_argument("--data", default="embedded", metavar="DIR", help="folder of images (default: the embedded data)")
+    verb.add_argument("--ood", metavar="DIR", help="folder of the cohort that is only tested on, such as PROMISE12")
     verb.add_argument("--scale", help="a scale of the sweep file: demo (where there is one) or paper")
     verb.add_argument("--experiment", help="MLflow experiment (default: the sweep file's, calib)")
     verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
@@ -82,7 +77,7 @@ def _add_sweep(verbs: Any) -> None:
 
 
 def _add_report(verbs: Any) -> None:
-    verb = _verb(
+    verb = add_verb(
         verbs, "report", _report, "assemble ensembles, compare recipes, write the report",
         "segcal report --experiment calib --out reports/calib",
     )  # fmt: skip
@@ -93,36 +88,17 @@ def _add_report(verbs: Any) -> None:
     verb.add_argument("--resamples", type=int, default=10_000, help="bootstrap resamples (default: 10000)")
 
 
-def _add_data(verbs: Any) -> None:
-    data = verbs.add_parser("data", help="generate, check or prepare images")
-    nouns = data.add_subparsers(required=True, metavar="VERB")
-    demo = _verb(nouns, "demo", _data_demo, "write an embedded cohort into a folder",
-                 "segcal data demo --task brain --out phantoms --cases 12")  # fmt: skip
-    demo.add_argument("--task", default="brain", help="whose embedded cohort (default: brain)")
-    demo.add_argument("--out", type=Path, required=True, metavar="DIR", help="a folder that does not exist yet")
-    demo.add_argument("--cases", type=int, default=36, help="patients (default: 36)")
-    demo.add_argument("--size", type=int, default=80, help="in-plane voxels (default: 80)")
-    demo.add_argument("--seed", type=int, default=2017, help="seed of the cohort (default: 2017)")
-    check = _verb(nouns, "check", _data_check, "read every case of a folder and list what is wrong",
-                  "segcal data check BraTS17/ --task brain")  # fmt: skip
-    prepare = _verb(nouns, "prepare", _data_prepare, "resample, crop and scale a folder of cases, once",
-                    "segcal data prepare BraTS17/ --task brain")  # fmt: skip
-    for verb in (check, prepare):
-        verb.add_argument("dir", type=Path, metavar="DIR", help="the cohort's folder")
-        verb.add_argument("--task", default="brain", help="a built-in task or a YAML file (default: brain)")
-
-
 def _add_task(verbs: Any) -> None:
     task = verbs.add_parser("task", help="show a task, as a file to start your own from")
     nouns = task.add_subparsers(required=True, metavar="VERB")
-    show = _verb(nouns, "show", _task_show, "print a task as YAML, every field explained",
+    show = add_verb(nouns, "show", _task_show, "print a task as YAML, every field explained",
                  "segcal task show brain > mytask.yaml")  # fmt: skip
-    show.add_argument("name", help="a built-in task or a YAML file")
-    _verb(nouns, "list", _task_list, "the built-in tasks", "segcal task list")
+    show.add_argument("name", help="a built-in task, a YAML file, or a folder of data in a layout that tells it")
+    add_verb(nouns, "list", _task_list, "the built-in tasks", "segcal task list")
 
 
 def _add_doctor(verbs: Any) -> None:
-    verb = _verb(verbs, "doctor", _doctor, "versions, cores and GPUs, tracking store, disk, and what would run",
+    verb = add_verb(verbs, "doctor", _doctor, "versions, cores and GPUs, tracking store, disk, and what would run",
                  "segcal doctor")  # fmt: skip
     verb.add_argument("--task", default="brain", help="task whose sweep to look at (default: brain)")
 
@@ -140,7 +116,7 @@ def _sweep(arguments: argparse.Namespace) -> None:
         arguments.experiment or None,
         settings,
     )
-    result = run_sweep(plan, arguments.data, _say)
+    result = run_sweep(plan, arguments.data, say, ood=arguments.ood or None, progress=bars(say))
     if arguments.json:
         print(json.dumps(asdict(result)))
     if result.unfinished:
@@ -148,8 +124,8 @@ def _sweep(arguments: argparse.Namespace) -> None:
     if result.failed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in result.failed.items())
         raise TrialsFailed(f"{len(result.failed)} of {result.trials} trials failed, the others finished: {reasons}")
-    _say(f"done: {result.trials} trained models in experiment '{result.experiment}'")
-    _say(f"next: segcal report --experiment {result.experiment}   or browse: mlflow ui")
+    say(f"done: {result.trials} trained models in experiment '{result.experiment}'")
+    say(f"next: segcal report --experiment {result.experiment}   or browse: mlflow ui")
 
 
 def _report(arguments: argparse.Namespace) -> None:
@@ -157,53 +133,11 @@ def _report(arguments: argparse.Namespace) -> None:
 
     out = arguments.out or Path("reports") / arguments.experiment
     result = make_report(
-        arguments.experiment, out, arguments.seed, arguments.resamples, _say, data_digest=arguments.digest
+        arguments.experiment, out, arguments.seed, arguments.resamples, say, data_digest=arguments.digest
     )
     if arguments.json:
         print(json.dumps(result))
-    _say(f"report: {(out / 'report.html').absolute()}")
-
-
-def _data_demo(arguments: argparse.Namespace) -> None:
-    from segcal.data.phantom.embedded import write_cohort
-
-    write_cohort(arguments.task, arguments.out, arguments.cases, arguments.size, arguments.seed, _say)
-    if arguments.json:
-        print(json.dumps({"folder": str(arguments.out.absolute()), "cases": arguments.cases}))
-    else:
-        print(arguments.out.absolute())
-
-
-def _data_check(arguments: argparse.Namespace) -> None:
-    from segcal.data.check import check_cohort
-    from segcal.data.taskfile import load_task
-    from segcal.errors import BadData
-
-    checks = []
-    for check in check_cohort(arguments.dir, load_task(arguments.task)):
-        checks.append(check)
-        if not arguments.json:
-            grid = "x".join(map(str, check.shape))
-            spacing = "x".join(f"{side:g}" for side in check.spacing_mm)
-            labels = ",".join(map(str, check.labels))
-            said = (
-                f"FAULT {check.fault}: {check.message}" if check.fault else f"{grid:14} {spacing} mm  labels {labels}"
-            )
-            print(f"{check.case_id:28} {check.site:6} {said}", flush=True)
-    if arguments.json:
-        print(json.dumps([asdict(check) for check in checks]))
-    faults = sum(bool(check.fault) for check in checks)
-    if faults:
-        raise BadData(f"{arguments.dir}: every case must pass the checks, got {faults} faults in the list above")
-
-
-def _data_prepare(arguments: argparse.Namespace) -> None:
-    from segcal.data.prepare import prepare
-    from segcal.data.taskfile import load_task
-
-    cohort = prepare(arguments.dir, load_task(arguments.task), _say)
-    result = {"folder": str(cohort.folder), "digest": cohort.digest, "cases": cohort.counts()}
-    print(json.dumps(result) if arguments.json else f"{cohort.folder}  {cohort.counts()}")
+    say(f"report: {(out / 'report.html').absolute()}")
 
 
 def _task_show(arguments: argparse.Namespace) -> None:
@@ -236,7 +170,3 @@ def _doctor(arguments: argparse.Namespace) -> None:
         from segcal.errors import StoreUnreachable
 
         raise StoreUnreachable(f"the tracking store must answer, got none from {findings['tracking store']}")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -11,7 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segcal.data import faults
-from segcal.data.voxels import read_labels, read_volume, same_grid, write_volume
+from segcal.data.case_files import ImageFile
+from segcal.data.voxels.nifti import write_nifti
+from segcal.data.voxels.read import read_image, read_labels, same_grid
 from segcal.volume import Volume
 
 AFFINE = np.diag([-1.0, -1.0, 2.0, 1.0])
@@ -27,7 +29,7 @@ def save(path, array=ARRAY, affine=AFFINE, kind=nib.Nifti1Image, **header):
 
 
 def read(path):
-    return read_volume(path, path.parent, "case7")
+    return read_image(ImageFile((path,)), path.parent, "case7")
 
 
 def fault_of(path, kind):
@@ -183,7 +185,7 @@ def test_a_link_that_leaves_the_folder(tmp_path):
     link = tmp_path / "cohort" / "a.nii"
     link.symlink_to(outside)
     with pytest.raises(faults.UnsafePath, match="must lie below"):
-        read_volume(link, tmp_path / "cohort", "case7")
+        read_image(ImageFile((link,)), tmp_path / "cohort", "case7")
 
 
 @pytest.mark.parametrize(("value", "shown"), [(77, "77"), (-3, "-3"), (0.5, "0.5")])
@@ -192,13 +194,14 @@ def test_labels_outside_the_set(tmp_path, value, shown):
     array[0, 0, 0], array[1, 1, 1] = 4, value
     path = save(tmp_path / "seg.nii.gz", array)
     with pytest.raises(faults.UnknownLabel, match=rf"must be 0, 1, 2, 4, got {shown};"):
-        read_labels(path, tmp_path, "case7", (1, 2, 4))
+        read_labels(ImageFile((path,)), tmp_path, "case7", {1: 1, 2: 2, 4: 3})
 
 
 def test_labels_of_the_set(tmp_path):
     array = np.zeros((4, 4, 4), dtype=np.uint8)
     array[0, 0, 0] = 4
-    assert read_labels(save(tmp_path / "seg.nii.gz", array), tmp_path, "c", (1, 2, 4)).array.max() == 4
+    image = ImageFile((save(tmp_path / "seg.nii.gz", array),))
+    assert read_labels(image, tmp_path, "c", {1: 1, 2: 2, 4: 3}).array.max() == 3
 
 
 def test_grids_must_agree():
@@ -215,8 +218,8 @@ def test_grids_must_agree():
 def test_written_volumes_come_back_and_equal_voxels_make_equal_bytes(tmp_path):
     volume = Volume(ARRAY.transpose(2, 1, 0), (2.0, 1.0, 1.0), AFFINE)
     for name in ("a.nii.gz", "b.nii.gz"):
-        write_volume(tmp_path / "new" / name, volume)
-    back = read_volume(tmp_path / "new" / "a.nii.gz", tmp_path, "c")
+        write_nifti(tmp_path / "new" / name, volume)
+    back = read(tmp_path / "new" / "a.nii.gz")
     np.testing.assert_array_equal(back.array, volume.array)
     np.testing.assert_allclose(back.affine, AFFINE)
     assert (tmp_path / "new" / "a.nii.gz").read_bytes() == (tmp_path / "new" / "b.nii.gz").read_bytes()

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from segcal.data.phantom.brain import brain_phantom
-from segcal.data.phantom.embedded import embedded_cohort, write_brain_cohort
 from segcal.data.phantom.fields import Grid, smooth_field, soft_step, thick_slices
 
 SMALL = {"shape": (8, 48, 48), "spacing_mm": (10.0, 4.0, 4.0)}
@@ -67,26 +66,6 @@ def test_the_target_site_is_noisier(patients):
 def test_unknown_site():
     with pytest.raises(ValueError, match="site must be one of CBICA, TCIA, got site='MGH'"):
         brain_phantom(np.random.default_rng(0), "MGH")
-
-
-def test_case_i_does_not_depend_on_how_many_there_are(tmp_path):
-    few = write_brain_cohort(tmp_path / "few", cases=4, size=32)
-    more = write_brain_cohort(tmp_path / "more", cases=6, size=32)
-    names = [sorted(path.name for path in (root / "HGG").iterdir()) for root in (few, more)]
-    assert len(names[1]) == 6
-    same = names[0][0]
-    for path in (few / "HGG" / same).iterdir():
-        assert path.read_bytes() == (more / "HGG" / same / path.name).read_bytes()
-
-
-def test_the_embedded_cohort_is_made_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("segcal.data.phantom.embedded.CASES", 4)
-    monkeypatch.setattr("segcal.data.phantom.embedded.SIZE", 32)
-    said = []
-    first = embedded_cohort("brain", tmp_path, said.append)
-    assert len(said) == 4
-    assert embedded_cohort("brain", tmp_path, said.append) == first
-    assert len(said) == 4
 
 
 def test_a_random_field_has_its_deviation_and_its_length():

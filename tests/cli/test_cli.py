@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from segcal.cli import main
-from segcal.data.brats import find
+from segcal.data.layouts.brats import find
 
 
 def run(capsys, *argv):
@@ -35,9 +35,9 @@ def test_task_show_prints_a_file_that_loads_again(capsys, tmp_path):
 def test_check_lists_good_cases(capsys, blobs, tiny_files):
     code, out, _ = run(capsys, "data", "check", blobs, "--task", tiny_files[0])
     assert code == 0
-    assert len(out.splitlines()) == 7
+    assert len(out.splitlines()) == 2 + 7
     assert "4x32x32" in out
-    assert "labels 0,1,2,4" in out
+    assert "non-enhancing, edema, enhancing" in out
 
 
 def test_check_lists_all_faults_and_exits_4(capsys, blobs, tiny_files, tmp_path):

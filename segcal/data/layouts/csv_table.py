@@ -1,0 +1,92 @@
+"""A table of paths, `cases.csv`: for images that lie as no other layout has it.
+
+Columns: `case`, `label`, one for each channel of the task; and, where wanted, `split` (train, val, test), `site`,
+`patient` (cases of one patient are never divided). Paths are relative to the table and stay below its folder.
+"""
+
+__all__ = ["TABLE", "find", "recognise"]
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from segcal.data.case_files import CaseFiles, Found, ImageFile
+from segcal.data.faults import BadInfo, DataFault, DoubledCase, MissingChannel, UnsafePath
+from segcal.errors import nearest
+from segcal.tasks import TaskSpec
+
+TABLE = "cases.csv"
+SPLITS = ("", "train", "val", "test")
+
+
+def recognise(root: Path) -> bool:
+    """Whether the folder holds such a table."""
+    return (root / TABLE).is_file()
+
+
+def find(root: Path, task: TaskSpec) -> Found:
+    """The cases of the table, in its order."""
+    found = Found()
+    if not recognise(root):
+        return found
+    with (root / TABLE).open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        try:
+            _check_columns(rows.fieldnames or [], task)
+            lines = list(rows)
+        except (UnicodeDecodeError, csv.Error) as error:
+            fault = BadInfo(TABLE, "it must be a table of text", str(error), "save it as CSV in UTF-8")
+            return Found([], [fault])
+        except DataFault as fault:
+            return Found([], [fault])
+    seen: set[str] = set()
+    for number, row in enumerate(lines, start=2):
+        try:
+            case = _case(root, task, row, number)
+            if case.case_id in seen:
+                raise DoubledCase(case.case_id, "a case must stand in one line", f"line {number}", "remove one of them")
+        except DataFault as fault:
+            found.faults.append(fault)
+            continue
+        seen.add(case.case_id)
+        if not task.groups or case.site in task.groups:
+            found.cases.append(case)
+    return found
+
+
+def _check_columns(names: Sequence[str], task: TaskSpec) -> None:
+    for name in ("case", *task.channels, "label"):
+        if name not in names:
+            remedy = f"add it; {nearest(name, names)}"
+            raise BadInfo(TABLE, f"it must have the column '{name}'", ", ".join(names) or "none", remedy)
+
+
+def _case(root: Path, task: TaskSpec, row: dict[str, str | None], number: int) -> CaseFiles:
+    cells = {name: (value or "").strip() for name, value in row.items() if isinstance(value, str | None)}
+    case_id = cells["case"]
+    if not case_id or "/" in case_id or case_id.startswith("."):
+        rule = f"line {number} must name its case, without / and not starting with ."
+        raise BadInfo(TABLE, rule, f"'{case_id}'", "correct the line")
+    split = cells.get("split", "")
+    if split not in SPLITS:
+        raise BadInfo(case_id, f"split in {TABLE} must be train, val or test", f"'{split}'", "correct the line")
+    images = {name: _path(root, case_id, name, cells[name]) for name in (*task.channels, "label")}
+    label = images.pop("label")
+    return CaseFiles(
+        case_id, root, images, label, site=cells.get("site", ""), patient=cells.get("patient", ""), split=split
+    )
+
+
+def _path(root: Path, case_id: str, column: str, cell: str) -> ImageFile:
+    if not cell:
+        raise MissingChannel(case_id, f"column '{column}' must hold a path", "an empty cell", "add it")
+    if Path(cell).is_absolute() or ".." in Path(cell).parts:
+        rule = f"column '{column}' must hold a path below {root}, relative and without '..'"
+        raise UnsafePath(case_id, rule, cell, "copy or move the file into the folder")
+    path = root / cell
+    if path.is_dir():  # the slices of a DICOM series
+        slices = tuple(sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith(".")))
+        if not slices:
+            raise MissingChannel(case_id, f"the folder {cell} must hold DICOM slices", "an empty folder", "restore it")
+        return ImageFile(slices)
+    return ImageFile((path,))

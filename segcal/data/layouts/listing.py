@@ -1,0 +1,52 @@
+"""What lies in a folder, sorted, without what operating systems leave there (.DS_Store, ._image, __MACOSX)."""
+
+__all__ = ["files", "files_below", "folders", "read_json", "stem"]
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from segcal.data.faults import BadInfo
+from segcal.data.voxels.read import FORMATS
+
+
+def folders(root: Path) -> list[Path]:
+    """The folders in a folder."""
+    return sorted(entry for entry in root.iterdir() if entry.is_dir() and not _hidden(entry))
+
+
+def files(root: Path, ends: tuple[str, ...] = FORMATS) -> list[Path]:
+    """The files in a folder whose names end in one of `ends`; none where there is no such folder."""
+    if not root.is_dir():
+        return []
+    return sorted(entry for entry in root.iterdir() if entry.name.endswith(ends) and not _hidden(entry))
+
+
+def files_below(root: Path, ends: tuple[str, ...] = FORMATS) -> Iterator[Path]:
+    """All such files at any depth, folder by folder. Links to folders are not followed."""
+    yield from files(root, ends)
+    for folder in folders(root):
+        if not folder.is_symlink():
+            yield from files_below(folder, ends)
+
+
+def stem(path: Path) -> str:
+    """The file's name without .nii.gz, .mhd and so on."""
+    end = next((end for end in FORMATS if path.name.endswith(end)), path.suffix)
+    return path.name.removesuffix(end)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object. Raises BadInfo."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BadInfo(path.name, "it must be JSON", str(error).splitlines()[0], "correct it") from None
+    if not isinstance(content, dict):
+        raise BadInfo(path.name, "it must hold an object", type(content).__name__, "correct it")
+    return content
+
+
+def _hidden(path: Path) -> bool:
+    return path.name.startswith((".", "__MACOSX"))

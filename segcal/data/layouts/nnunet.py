@@ -1,0 +1,163 @@
+"""nnU-Net raw: `DatasetXXX_Name/{imagesTr,labelsTr,imagesTs,labelsTs}`, `<case>_0000.nii.gz`, `dataset.json`.
+
+The way in for a user's own data: any number of channels and labels. Both versions of dataset.json are read
+(`channel_names` and labels by name; `modality` and labels by number). Test images count where their labels are there.
+"""
+
+__all__ = ["find", "read_dataset", "recognise", "task"]
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from segcal.data.case_files import CaseFiles, Found, ImageFile
+from segcal.data.faults import BadInfo, DataFault, DoubledCase, MissingCase, MissingChannel
+from segcal.data.layouts.listing import files, read_json, stem
+from segcal.data.voxels.read import read_image
+from segcal.errors import UsageError, nearest
+from segcal.tasks import TaskSpec
+
+DATASET = "dataset.json"
+_SAFE = re.compile(r"[^A-Za-z0-9]+")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What dataset.json says."""
+
+    name: str
+    channels: tuple[str, ...]  # lower case, in the order of the file numbers
+    labels: dict[int, str]  # without the background
+
+
+def recognise(root: Path) -> bool:
+    """Whether this looks like an nnU-Net raw folder."""
+    return (root / DATASET).is_file() and (root / "imagesTr").is_dir()
+
+
+def read_dataset(root: Path) -> Dataset:
+    """dataset.json of either version. Raises BadInfo."""
+    content = read_json(root / DATASET)
+    named = content.get("channel_names") or content.get("modality")
+    if not isinstance(named, dict) or not named or not all(str(key).isdigit() for key in named):
+        rule = "channel_names must number the channels from 0"
+        raise BadInfo(DATASET, rule, repr(named)[:60], 'write {"0": "T2", "1": "ADC"}')
+    if sorted(map(int, named)) != list(range(len(named))):
+        raise BadInfo(DATASET, "channel_names must number the channels from 0", ", ".join(named), "number them anew")
+    channels = tuple(str(named[key]).lower() for key in sorted(named, key=int))
+    if len(set(channels)) < len(channels):
+        raise BadInfo(DATASET, "channel names must differ", ", ".join(channels), "rename them")
+    return Dataset(_SAFE.sub("-", root.name).strip("-").lower(), channels, _labels(content.get("labels")))
+
+
+def task(root: Path, layout: str = "nnunet") -> TaskSpec:
+    """The task that a dataset suggests, to start from: its channels and labels, the grid of the first case.
+
+    Raises a DataFault.
+    """
+    dataset = read_dataset(root)
+    labelled = files(root / "labelsTr")
+    if not labelled:
+        raise MissingCase(root.name, "labelsTr must hold labels", "none", "add them")
+    first = read_image(ImageFile((labelled[0],)), root, stem(labelled[0]))
+    pixel = float(np.round(max(first.spacing_mm[1:]), 2))
+    sides = zip(first.array.shape[1:], first.spacing_mm[1:], strict=True)
+    return TaskSpec(
+        name=dataset.name,
+        layout=layout,
+        channels=dataset.channels,
+        labels=dataset.labels,
+        spacing_mm=(None, pixel, pixel),
+        crop=tuple(int(np.ceil(n * mm / pixel / 16)) * 16 for n, mm in sides),
+        batch=16,
+    )
+
+
+def find(root: Path, task: TaskSpec) -> Found:
+    """Every case with labels: those of labelsTr, and those of labelsTs as the test split."""
+    if not (root / DATASET).is_file():
+        return Found()
+    try:
+        numbers = _numbers(read_dataset(root), task)
+    except DataFault as fault:
+        return Found([], [fault])
+    found = Found()
+    seen: dict[str, Path] = {}
+    for part, split in (("Tr", ""), ("Ts", "test")):
+        images: dict[str, list[Path]] = {}
+        for path in files(root / f"images{part}"):
+            images.setdefault(stem(path), []).append(path)
+        for label in files(root / f"labels{part}"):
+            case_id = stem(label)
+            try:
+                if case_id in seen:
+                    where = f"{seen[case_id].relative_to(root)} and {label.relative_to(root)}"
+                    raise DoubledCase(case_id, "a case must have one label file", where, "remove one of them")
+                seen[case_id] = label
+                channels = {name: _image(images, case_id, name, number) for name, number in numbers.items()}
+            except DataFault as fault:
+                found.faults.append(fault)
+                continue
+            found.cases.append(
+                CaseFiles(case_id, root, channels, ImageFile((label,)), group=f"images{part}", split=split)
+            )
+        if part == "Tr":
+            _images_without_labels(found, images, seen)
+    return found
+
+
+def _numbers(dataset: Dataset, task: TaskSpec) -> dict[str, str]:
+    """File number of each channel of the task."""
+    numbers = {}
+    for name in task.channels:
+        if name.lower() not in dataset.channels:
+            raise UsageError(
+                f"task {task.name}: no channel named '{name}' in {DATASET}; {nearest(name, dataset.channels)}"
+            )
+        numbers[name] = f"{dataset.channels.index(name.lower()):04d}"
+    return numbers
+
+
+def _image(images: dict[str, list[Path]], case_id: str, name: str, number: str) -> ImageFile:
+    candidates = images.get(f"{case_id}_{number}", [])
+    if not candidates:
+        rule = f"{DATASET} lists the channel '{name}', so {case_id}_{number} must be there"
+        raise MissingChannel(case_id, rule, "no file", f"add it, or take '{name}' out of {DATASET} or the task")
+    if len(candidates) > 1:
+        both = " and ".join(path.name for path in candidates)
+        raise DoubledCase(case_id, f"channel {name} must be there once", both, "remove one of them")
+    return ImageFile((candidates[0],))
+
+
+def _images_without_labels(found: Found, images: dict[str, list[Path]], seen: dict[str, Path]) -> None:
+    for case_id in sorted({name.rpartition("_")[0] for name in images} - set(seen)):
+        remedy = "add it, or move the images to imagesTs"
+        found.faults.append(
+            MissingChannel(case_id, "a case of imagesTr must have its file in labelsTr", "none", remedy)
+        )
+
+
+def _labels(given: object) -> dict[int, str]:
+    """Value -> name, of either version; background left out."""
+    if not isinstance(given, dict) or not given:
+        raise BadInfo(
+            DATASET, "labels must name the structures", repr(given)[:60], 'write {"background": 0, "gland": 1}'
+        )
+    numbered = all(str(key).isdigit() for key in given)
+    labels: dict[int, str] = {}
+    for key, value in given.items():
+        name, number = (str(value), key) if numbered else (str(key), value)
+        if isinstance(number, list):
+            remedy = "number each structure by itself"
+            raise BadInfo(DATASET, f"label '{name}' must be one number", f"the region {number}", remedy)
+        if name.lower() == "ignore":
+            raise BadInfo(DATASET, "every voxel must have a class", "an 'ignore' label", "label those voxels")
+        if not str(number).isdigit():
+            raise BadInfo(DATASET, f"label '{name}' must be one whole number", repr(number), "correct it")
+        if int(number) > 0:
+            labels[int(number)] = name
+    if not labels or max(labels) > 255:
+        raise BadInfo(DATASET, "labels must be numbers from 1 to 255", str(labels)[:60], "number them anew")
+    return dict(sorted(labels.items()))

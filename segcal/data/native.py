@@ -1,0 +1,53 @@
+"""From the prepared grid back to the grid that a case was acquired on: uncrop, resample, turn back."""
+
+__all__ = ["labels_to_native", "probs_to_native"]
+
+from typing import Any
+
+import numpy as np
+
+from segcal.data.orient import turn_back
+from segcal.data.resample import Spacing, resample, resample_labels, uncrop
+from segcal.volume import Volume
+
+
+def labels_to_native(classes: np.ndarray, n_classes: int, entry: dict[str, Any], how: str = "linear") -> Volume:
+    """Classes (Z, Y, X) of a prepared case in its native grid, uint8; beyond the crop is background.
+
+    entry: the case's entry in the manifest. how: `linear` (one-hot, linear, argmax) or `nearest`.
+    """
+    whole = _uncropped(classes, entry)
+    shape, spacing_mm = _turned(entry)
+    back = resample_labels(whole, n_classes, _spacing(entry["spacing_mm"]), spacing_mm, how, shape)
+    return _placed(turn_back(back, entry["native"]["axes"]), entry)
+
+
+def probs_to_native(probs: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
+    """Class probabilities (K, Z, Y, X) of a prepared case in its native grid, float32; beyond the crop is background.
+
+    Linear interpolation keeps the sum over the classes at 1. An empty array (K = 0) stays empty.
+    """
+    whole = [_uncropped(p - (index == 0), entry) + np.float32(index == 0) for index, p in enumerate(probs)]
+    shape, spacing_mm = _turned(entry)
+    back = [resample(p, _spacing(entry["spacing_mm"]), spacing_mm, shape) for p in whole]
+    native = tuple(entry["native"]["shape"])
+    return turn_back(np.stack(back), entry["native"]["axes"]) if back else np.zeros((0, *native), dtype=np.float32)
+
+
+def _uncropped(array: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
+    offset = tuple(entry["crop_offset"])
+    return uncrop(array, tuple(entry["resampled_shape"])[-len(offset) :], offset)
+
+
+def _turned(entry: dict[str, Any]) -> tuple[tuple[int, ...], Spacing]:
+    return tuple(entry["native"]["turned_shape"]), _spacing(entry["native"]["turned_spacing_mm"])
+
+
+def _spacing(sides: list[float]) -> Spacing:
+    z, y, x = sides
+    return z, y, x
+
+
+def _placed(array: np.ndarray, entry: dict[str, Any]) -> Volume:
+    native = entry["native"]
+    return Volume(array, _spacing(native["spacing_mm"]), np.array(native["affine"]))

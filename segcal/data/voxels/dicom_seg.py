@@ -1,0 +1,41 @@
+"""DICOM segmentations, through highdicom: `pip install segcal[dicom-seg]`."""
+
+__all__ = ["read_segmentation"]
+
+from pathlib import Path
+
+import numpy as np
+
+from segcal.data.faults import Truncated, Unreadable
+from segcal.data.voxels.raw import Raw
+from segcal.data.voxels.streams import AGAIN, check_size
+from segcal.errors import UsageError
+
+
+def read_segmentation(path: Path, case_id: str) -> Raw:
+    """Segment numbers of a DICOM-SEG file on a grid that holds all its frames; 0 where no segment lies.
+
+    Raises UsageError where highdicom is not installed.
+    """
+    try:
+        import highdicom
+    except ImportError:
+        raise UsageError(
+            f"{path.name} is a DICOM segmentation, got no highdicom to read it; pip install 'segcal[dicom-seg]'"
+        ) from None
+    try:
+        segmentation = highdicom.seg.segread(path)
+        shape = (int(segmentation.Columns), int(segmentation.Rows), int(segmentation.NumberOfFrames))
+        check_size(shape, 1, path.name, case_id)
+        volume = segmentation.get_volume(combine_segments=True, allow_missing_positions=True)
+    except EOFError as error:
+        raise Truncated(case_id, f"{path.name} must hold its frames", str(error).splitlines()[0], AGAIN) from None
+    except (ValueError, RuntimeError, AttributeError, KeyError, TypeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise Unreadable(case_id, f"{path.name} must be a DICOM segmentation", reason, AGAIN) from None
+    # highdicom's volumes are (slice, row, column) with an LPS affine of the same order
+    lps = volume.affine[:, [2, 1, 0, 3]]
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    array = np.asarray(volume.array).transpose(2, 1, 0).astype(np.float32)
+    return Raw(array, affine, (float(spacing[0]), float(spacing[1]), float(spacing[2])))
