@@ -3,7 +3,6 @@
 __all__ = ["examine"]
 
 import importlib.metadata
-import os
 import platform
 import shutil
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from segcal.data.parallel import cores
 from segcal.data.prepare import home
 from segcal.errors import StoreUnreachable
 from segcal.ledger.store import open_store, tracking_uri
@@ -23,12 +23,9 @@ LIBRARIES = ("torch", "mlflow", "ray", "numpy", "scipy", "nibabel", "SimpleITK")
 def examine(task: str) -> dict[str, Any]:
     """Findings by name; "store answers" is False where the tracking store does not."""
     plan = load_plan(task=task)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     side_by_side = (
-        int(len(gpus) / plan.resources.gpus)
-        if gpus and plan.resources.gpus
-        else int((cores or 1) // plan.resources.cpus)
+        int(len(gpus) / plan.resources.gpus) if gpus and plan.resources.gpus else int(cores() // plan.resources.cpus)
     )
     answers = True
     try:
@@ -39,7 +36,7 @@ def examine(task: str) -> dict[str, Any]:
         "segcal": code_version(),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in LIBRARIES},
-        "cores": cores,
+        "cores": cores(),
         "gpus": gpus or "none",
         "tracking store": tracking_uri(),
         "store answers": answers,

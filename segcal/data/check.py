@@ -2,9 +2,7 @@
 
 __all__ = ["CaseCheck", "check_cohort"]
 
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 from segcal.data.case_files import CaseFiles
 from segcal.data.faults import DataFault
 from segcal.data.layouts import find_cases
+from segcal.data.parallel import in_parallel
 from segcal.data.prepare_case import read_case
 from segcal.tasks import TaskSpec
 
@@ -36,8 +35,7 @@ def check_cohort(root: Path, task: TaskSpec) -> Iterator[CaseCheck]:
     found = find_cases(root, task)
     for fault in found.faults:
         yield CaseCheck(fault.case_id, fault=type(fault).__name__, message=str(fault), remedy=fault.remedy)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(lambda case: _check_case(case, task), found.cases)
+    yield from in_parallel(lambda case: _check_case(case, task), found.cases)
 
 
 def _check_case(case: CaseFiles, task: TaskSpec) -> CaseCheck:

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ import numpy as np
 
 from segcal.data.case_files import CaseFiles
 from segcal.data.cohort import OOD, SPLITS, assign_splits
-from segcal.data.faults import DataFault
 from segcal.data.layouts import find_cases
+from segcal.data.parallel import in_parallel
 from segcal.data.prepare_case import prepare_case
 from segcal.data.prepared import MANIFEST, PreparedCohort, open_prepared
 from segcal.data.voxels.itk_files import voxel_file
@@ -54,13 +53,10 @@ def prepare(root: Path, task: TaskSpec, progress: Progress = silent, *, ood: boo
         raise found.faults[0]
     splits = {case.case_id: OOD for case in found.cases} if ood else assign_splits(found.cases, task)
     cases = [case for case in found.cases if case.case_id in splits]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        sources = dict(zip([case.case_id for case in cases], pool.map(_source_digests, cases), strict=True))
+    sources = dict(zip([case.case_id for case in cases], in_parallel(_source_digests, cases), strict=True))
     parameters = {name: getattr(task, name) for name in _PREPARATION_FIELDS} | {"labels": list(task.labels.items())}
-    values = {case.case_id: list(case.label_values.items()) for case in cases if case.label_values}
-    identity = {
-        "format": FORMAT, "parameters": parameters, "splits": splits, "sources": sources, "label_values": values,
-    }  # fmt: skip
+    told = {case.case_id: [case.site, case.group, list(case.label_values.items())] for case in cases}
+    identity = {"format": FORMAT, "parameters": parameters, "splits": splits, "sources": sources, "told": told}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     folder = home() / "prepared" / digest
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -86,14 +82,9 @@ def _build(folder: Path, cases: list[CaseFiles], task: TaskSpec, manifest: dict[
         return written | {"split": manifest["splits"][case.case_id], "sources": manifest["sources"][case.case_id]}
 
     entries = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            for entry in pool.map(one, cases):
-                entries.append(entry)
-                progress("prepared", len(entries), len(cases), f"{entry['case_id']} ({entry['split']})")
-        except DataFault:
-            pool.shutdown(cancel_futures=True)
-            raise
+    for entry in in_parallel(one, cases):
+        entries.append(entry)
+        progress("prepared", len(entries), len(cases), f"{entry['case_id']} ({entry['split']})")
     _warn_of_losses(entries)
     learned = [entry["class_voxels"] for entry in entries if entry["split"] in SPLITS[:-1]]
     learned = learned or [[0] * task.n_classes]

@@ -2,9 +2,7 @@
 
 __all__ = ["sheet_rows"]
 
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from segcal.data.case_files import CaseFiles
 from segcal.data.faults import DataFault
 from segcal.data.layouts import find_cases
 from segcal.data.orient import orient
+from segcal.data.parallel import in_parallel
 from segcal.data.prepare_case import read_case, scale_intensity
 from segcal.errors import UsageError, nearest
 from segcal.records import SheetRow
@@ -41,8 +40,7 @@ def _rows(
 ) -> Iterator[SheetRow]:
     for fault in faults:
         yield SheetRow(fault.case_id, "", 1.0, fault=str(fault))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(lambda case: _row(case, task, channel, slices), cases)
+    yield from in_parallel(lambda case: _row(case, task, channel, slices), cases)
 
 
 def _row(case: CaseFiles, task: TaskSpec, channel: str, slices: int) -> SheetRow:

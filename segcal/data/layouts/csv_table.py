@@ -6,13 +6,11 @@ Columns: `case`, `label`, one for each channel of the task; and, where wanted, `
 
 __all__ = ["TABLE", "find", "recognise"]
 
-import csv
-from collections.abc import Sequence
 from pathlib import Path
 
 from segcal.data.case_files import CaseFiles, Found, ImageFile
 from segcal.data.faults import BadInfo, DataFault, DoubledCase, MissingChannel, UnsafePath
-from segcal.errors import nearest
+from segcal.data.layouts.listing import read_table
 from segcal.tasks import TaskSpec
 
 TABLE = "cases.csv"
@@ -29,18 +27,12 @@ def find(root: Path, task: TaskSpec) -> Found:
     found = Found()
     if not recognise(root):
         return found
-    with (root / TABLE).open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        try:
-            _check_columns(rows.fieldnames or [], task)
-            lines = list(rows)
-        except (UnicodeDecodeError, csv.Error) as error:
-            fault = BadInfo(TABLE, "it must be a table of text", str(error), "save it as CSV in UTF-8")
-            return Found([], [fault])
-        except DataFault as fault:
-            return Found([], [fault])
+    try:
+        rows = read_table(root / TABLE, ("case", *task.channels, "label"))
+    except DataFault as fault:
+        return Found([], [fault])
     seen: set[str] = set()
-    for number, row in enumerate(lines, start=2):
+    for number, row in rows.items():
         try:
             case = _case(root, task, row, number)
             if case.case_id in seen:
@@ -54,15 +46,7 @@ def find(root: Path, task: TaskSpec) -> Found:
     return found
 
 
-def _check_columns(names: Sequence[str], task: TaskSpec) -> None:
-    for name in ("case", *task.channels, "label"):
-        if name not in names:
-            remedy = f"add it; {nearest(name, names)}"
-            raise BadInfo(TABLE, f"it must have the column '{name}'", ", ".join(names) or "none", remedy)
-
-
-def _case(root: Path, task: TaskSpec, row: dict[str, str | None], number: int) -> CaseFiles:
-    cells = {name: (value or "").strip() for name, value in row.items() if isinstance(value, str | None)}
+def _case(root: Path, task: TaskSpec, cells: dict[str, str], number: int) -> CaseFiles:
     case_id = cells["case"]
     if not case_id or "/" in case_id or case_id.startswith("."):
         rule = f"line {number} must name its case, without / and not starting with ."

@@ -1,14 +1,16 @@
 """What lies in a folder, sorted, without what operating systems leave there (.DS_Store, ._image, __MACOSX)."""
 
-__all__ = ["files", "files_below", "folders", "read_json", "stem"]
+__all__ = ["files", "files_below", "folders", "read_json", "read_table", "stem"]
 
+import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from segcal.data.faults import BadInfo
 from segcal.data.voxels.read import FORMATS
+from segcal.errors import nearest
 
 
 def folders(root: Path) -> list[Path]:
@@ -46,6 +48,29 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BadInfo(path.name, "it must hold an object", type(content).__name__, "correct it")
     return content
+
+
+def read_table(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]:
+    """The rows of a CSV file by their line number, as column -> cell; empty lines and those that start with # are none.
+
+    Raises BadInfo for a file that is no table, or that lacks one of the columns.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = [(number, line) for number, line in enumerate(text, 1) if line.strip() and not line.startswith("#")]
+        table = csv.DictReader(line for _, line in lines)
+        names = [name.strip() for name in table.fieldnames or []]
+        table.fieldnames = names
+        rows = {}
+        for row in table:
+            rows[lines[table.line_num - 1][0]] = {name: (row.get(name) or "").strip() for name in names}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadInfo(path.name, "it must be a table of text", str(error), "save it as CSV in UTF-8") from None
+    for column in columns:
+        if column not in names:
+            remedy = f"add it; {nearest(column, names)}"
+            raise BadInfo(path.name, f"it must have the column '{column}'", ", ".join(names) or "none", remedy)
+    return rows
 
 
 def _hidden(path: Path) -> bool:

@@ -6,7 +6,6 @@ coil) in the root says so where it is there, the list shipped with segcal otherw
 
 __all__ = ["find", "recognise", "write_case"]
 
-import csv
 import itertools
 import logging
 import re
@@ -16,14 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from segcal.data.case_files import CaseFiles, Found, ImageFile
-from segcal.data.faults import BadInfo, DoubledCase, MissingChannel
-from segcal.data.layouts.listing import files_below
+from segcal.data.faults import BadInfo, DataFault, DoubledCase, MissingChannel
+from segcal.data.layouts.listing import files_below, read_table
 from segcal.data.voxels.itk_files import write_itk
 from segcal.errors import UsageError
 from segcal.tasks import TaskSpec
 from segcal.volume import Volume
 
 CHANNEL = "t2"
+COIL_LIST = "coil.csv"  # the user's own
+SHIPPED_LIST = "promise12_coil.csv"
 COILS = ("endorectal", "phased-array", "unknown")
 _IMAGE = re.compile(r"^Case\d+\.(mhd|mha)$")
 
@@ -82,14 +83,18 @@ def _label(path: Path, end: str) -> Path:
 
 def _coils(root: Path, found: Found) -> dict[str, str]:
     """Coil of each case: the user's list, or the shipped one."""
-    own = root / "coil.csv"
-    text = own.read_text() if own.is_file() else resources.files(__package__).joinpath("promise12_coil.csv").read_text()
-    rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
+    own = root / COIL_LIST
+    with resources.as_file(resources.files(__package__) / SHIPPED_LIST) as shipped:
+        try:
+            rows = read_table(own if own.is_file() else shipped, ("case", "coil"))
+        except DataFault as fault:
+            found.faults.append(fault)
+            return {}
     coils = {}
-    for row in rows:
-        case, coil = (row.get("case") or "").strip(), (row.get("coil") or "").strip()
+    for row in rows.values():
+        case, coil = row["case"], row["coil"]
         if coil not in COILS:
-            rule = f"coil in coil.csv must be {', '.join(COILS)}"
-            found.faults.append(BadInfo(case or "coil.csv", rule, f"'{coil}'", "correct the line"))
+            rule = f"coil in {COIL_LIST} must be {', '.join(COILS)}"
+            found.faults.append(BadInfo(case or COIL_LIST, rule, f"'{coil}'", "correct the line"))
         coils[case] = coil
     return coils

@@ -9,7 +9,6 @@ are left out.
 
 __all__ = ["CHANNEL", "find", "recognise", "write_case"]
 
-import csv
 import logging
 import re
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from segcal.data.case_files import CaseFiles, Found, ImageFile
-from segcal.data.faults import AmbiguousSeries, BadInfo, DataFault, DoubledCase, MissingCase
-from segcal.data.layouts.listing import files_below, folders
+from segcal.data.faults import AmbiguousSeries, DataFault, DoubledCase, MissingCase
+from segcal.data.layouts.listing import files_below, folders, read_table
 from segcal.data.voxels.dicom import SeriesHeader, peek, write_series
 from segcal.data.voxels.itk_files import header_field, write_itk
 from segcal.data.voxels.read import FORMATS
@@ -174,10 +173,13 @@ def _series(tree: list[Path], thorough: bool = False) -> dict[str, Series]:
     for inside in by_folder.values():
         ends = [peek(path) for path in dict.fromkeys((inside[0], inside[-1]))]
         mixed = thorough or len({end.uid if end else "" for end in ends}) > 1
-        for path, header in zip(inside, map(peek, inside) if mixed else [ends[0]] * len(inside), strict=True):
+        told = list(zip(inside, map(peek, inside) if mixed else [ends[0]] * len(inside), strict=True))
+        here = dict.fromkeys(header.uid for _, header in told if header)
+        for path, header in told:
             if header:
                 headers.setdefault(header.uid, header)
-                paths.setdefault(header.uid, []).append(path)
+            for uid in [header.uid] if header else here:  # a slice that does not say is judged when it is read
+                paths.setdefault(uid, []).append(path)
     return {uid: Series(headers[uid], tuple(sorted(paths[uid]))) for uid in headers}
 
 
@@ -186,8 +188,5 @@ def _references(root: Path) -> dict[str, str]:
     path = root / REFERENCES
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    if rows and not {"case", "series_uid"} <= set(rows[0]):
-        raise BadInfo(REFERENCES, "it must have the columns case and series_uid", ", ".join(rows[0]), "name them so")
-    return {(row["case"] or "").strip().lower(): (row["series_uid"] or "").strip() for row in rows}
+    rows = read_table(path, ("case", "series_uid")).values()
+    return {row["case"].lower(): row["series_uid"] for row in rows}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from segcal.data.parallel import in_parallel
 from segcal.data.phantom.write import write_brain, write_heart, write_promise12, write_prostatex
 from segcal.errors import UsageError, nearest
 from segcal.progress import Progress, silent
@@ -71,12 +72,14 @@ def write_cohort(
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     of_ood = round(cases * OOD_SHARE) if cohort.write_ood else 0
-    for index in range(cases):
-        if index < cases - of_ood or cohort.write_ood is None:
-            name = cohort.write(cohort.data(partial), index, cases, size, seed)
-        else:
-            name = cohort.write_ood(partial / cohort.ood_folder, index - cases + of_ood, of_ood, size, seed)
-        progress("generated", index + 1, cases, name)
+
+    def write(index: int) -> str:
+        if cohort.write_ood is None or index < cases - of_ood:
+            return cohort.write(cohort.data(partial), index, cases, size, seed)
+        return cohort.write_ood(partial / cohort.ood_folder, index - cases + of_ood, of_ood, size, seed)
+
+    for done, name in enumerate(in_parallel(write, range(cases)), start=1):
+        progress("generated", done, cases, name)
     partial.rename(out)
     return cases
 

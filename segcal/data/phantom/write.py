@@ -14,6 +14,7 @@ from segcal.data.resample import resample_volume
 from segcal.volume import Volume
 
 Spacing = tuple[float, float, float]
+COILS = ("endorectal", "phased-array")  # in turn, in the out-of-distribution cohort
 UID_ROOT = "1.2.826.0.1.3680043.8.498"  # free for generated data (pydicom's)
 
 
@@ -70,7 +71,7 @@ def write_prostatex(out: Path, index: int, cases: int, size: int, seed: int) -> 
 def write_promise12(out: Path, index: int, cases: int, size: int, seed: int) -> str:
     """PROMISE12: MetaImage, matrices of several sizes, every second case with an endorectal coil (see coil.csv)."""
     rng = _rng(seed, 1000 + index)
-    coil = ("endorectal", "phased-array")[index % 2]
+    coil = COILS[index % 2]
     matrix = 16 * round(size * float(rng.choice([0.8, 1.0, 1.25])) / 16)
     shape, spacing = _stack(rng, matrix)
     phantom = prostate_phantom(rng, coil, shape, spacing)
@@ -79,9 +80,8 @@ def write_promise12(out: Path, index: int, cases: int, size: int, seed: int) -> 
     promise12.write_case(
         out, case_id, Volume(phantom.image, spacing, affine), Volume(phantom.truth, spacing, affine)
     )  # fmt: skip
-    coils = out / "coil.csv"
-    known = coils.read_text() if coils.exists() else "case,coil\n"
-    coils.write_text(f"{known}{case_id},{coil}\n")
+    coils = [f"Case{number:02d},{COILS[number % 2]}" for number in range(cases)]
+    (out / promise12.COIL_LIST).write_text("\n".join(["case,coil", *coils]) + "\n")  # the same whoever writes last
     return case_id
 
 

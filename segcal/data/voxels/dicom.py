@@ -40,23 +40,39 @@ class SeriesHeader:
     references: tuple[str, ...]  # SeriesInstanceUIDs that a segmentation was drawn on
 
 
+@dataclass(frozen=True)
+class Slice:
+    """One file of a series with the numbers of its header, parsed."""
+
+    path: Path
+    data: Dataset
+    uid: str
+    shape: tuple[int, int]  # columns, rows
+    axes: np.ndarray  # (3, 2): directions of rows and columns in LPS
+    corner: np.ndarray  # (3,): centre of the first pixel, LPS mm
+    pixel_mm: tuple[float, float]  # (x, y)
+    slope: float
+    intercept: float
+    thickness_mm: float
+
+
 def peek(path: Path) -> SeriesHeader | None:
     """The series of a file, without its pixels; None where it is no DICOM image."""
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_PEEK))
         axes = [float(value) for value in header.get("ImageOrientationPatient") or ()]
+        normal = np.cross(axes[:3], axes[3:]) if len(axes) == 6 else np.zeros(3)
+        references = header.get("ReferencedSeriesSequence") or ()
+        return SeriesHeader(
+            uid=str(header.get("SeriesInstanceUID", "")),
+            patient=str(header.get("PatientID", "")),
+            description=str(header.get("SeriesDescription", "")),
+            modality=str(header.get("Modality", "")),
+            axial=bool(abs(normal[2]) > np.sqrt(0.5)),
+            references=tuple(str(item.get("SeriesInstanceUID", "")) for item in references),
+        )
     except Exception:  # pydicom raises many kinds for a file that is none
         return None
-    normal = np.cross(axes[:3], axes[3:]) if len(axes) == 6 else np.zeros(3)
-    references = header.get("ReferencedSeriesSequence") or ()
-    return SeriesHeader(
-        uid=str(header.get("SeriesInstanceUID", "")),
-        patient=str(header.get("PatientID", "")),
-        description=str(header.get("SeriesDescription", "")),
-        modality=str(header.get("Modality", "")),
-        axial=bool(abs(normal[2]) > np.sqrt(0.5)),
-        references=tuple(str(item.get("SeriesInstanceUID", "")) for item in references),
-    )
 
 
 def read_series(paths: Sequence[Path], root: Path, case_id: str, uid: str = "") -> Raw:
@@ -64,25 +80,24 @@ def read_series(paths: Sequence[Path], root: Path, case_id: str, uid: str = "") 
     slices = []
     for path in paths:
         check_path(path, root, case_id)
-        data = _read_file(path, case_id)
-        if not uid or str(data.get("SeriesInstanceUID", "")) == uid:
-            slices.append((path, data))
+        one = _read_file(path, case_id)
+        if not uid or one.uid == uid:
+            slices.append(one)
     if not slices:
         raise MissingCase(case_id, "a series must have slices", f"none of series {uid}", "restore its files")
-    name = slices[0][0].parent.name
-    first = slices[0][1]
-    check_size((int(first.Columns), int(first.Rows), len(slices)), 4, name, case_id)
+    name = slices[0].path.parent.name
+    check_size((*slices[0].shape, len(slices)), 4, name, case_id)
     axes, pixel_mm = _in_plane(slices, name, case_id)
     normal = np.cross(axes[:, 0], axes[:, 1])
-    corners = np.array([[float(v) for v in data.ImagePositionPatient] for _, data in slices])
+    corners = np.array([one.corner for one in slices])
     order = np.argsort(corners @ normal, kind="stable")
-    gap = _gap(np.sort(corners @ normal), slices[0][1], name, case_id)
+    gap = _gap(np.sort(corners @ normal), slices[0].thickness_mm, name, case_id)
     corner = corners[order[0]]
     drift = np.abs((corners[order] - corner) - np.outer((corners @ normal)[order] - (corner @ normal), normal)).max()
     if drift > GAP_TOLERANCE_MM:
         rule = f"the slices of {name} must lie straight above one another"
         raise BadGeometry(case_id, rule, f"{drift:.3g} mm aside", "resample it to a grid with right angles")
-    array = np.stack([_pixels(slices[index][0], slices[index][1], case_id) for index in order], axis=-1)
+    array = np.stack([_pixels(slices[index], case_id) for index in order], axis=-1)
     with np.errstate(over="ignore"):  # becomes infinite, which is a fault of its own
         array = array.astype(np.float32)
     affine = affine_of_lps(np.column_stack([axes, normal]), np.array([*pixel_mm, gap]), corner)
@@ -116,15 +131,29 @@ def write_series(folder: Path, volume: Volume, uid: str, patient: str, study_uid
         data.save_as(folder / f"1-{index + 1:02d}.dcm", enforce_file_format=True)
 
 
-def _read_file(path: Path, case_id: str) -> Dataset:
+def _read_file(path: Path, case_id: str) -> Slice:
     try:
         data = pydicom.dcmread(path)
         if "SOPClassUID" in data and "PixelData" not in data:
             raise EOFError("no pixels")
-        rows, columns, bits = int(data.Rows), int(data.Columns), int(data.BitsAllocated)
+        bits = int(data.BitsAllocated)
         frames, samples = int(data.get("NumberOfFrames") or 1), int(data.SamplesPerPixel)
         size = len(data.PixelData)
         compressed = data.file_meta.TransferSyntaxUID.is_compressed
+        there = {name: data.get(name) for name in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")}
+        placed = {name: np.array([float(v) for v in value]) for name, value in there.items() if value}
+        one = Slice(
+            path,
+            data,
+            uid=str(data.get("SeriesInstanceUID", "")),
+            shape=(int(data.Columns), int(data.Rows)),
+            axes=placed.get("ImageOrientationPatient", np.zeros(6)).reshape(2, 3).T,
+            corner=placed.get("ImagePositionPatient", np.zeros(3)).reshape(3),
+            pixel_mm=_pair(placed.get("PixelSpacing", np.ones(2))),
+            slope=float(data.get("RescaleSlope") or 1),
+            intercept=float(data.get("RescaleIntercept") or 0),
+            thickness_mm=float(data.get("SpacingBetweenSlices") or data.get("SliceThickness") or 1.0),
+        )
     except EOFError as error:
         raise Truncated(case_id, f"{path.name} must hold its pixels", str(error).splitlines()[0], AGAIN) from None
     except Exception as error:  # pydicom raises many kinds for a file that makes no sense
@@ -133,42 +162,42 @@ def _read_file(path: Path, case_id: str) -> Dataset:
     if frames != 1 or samples != 1:
         got = f"{frames} frames of {samples} samples"
         raise Unreadable(case_id, f"{path.name} must hold one grey slice", got, "convert the series to NIfTI")
-    check_size((columns, rows), bits // 8, path.name, case_id)
-    expected = rows * columns * bits // 8
+    check_size(one.shape, bits // 8, path.name, case_id)
+    expected = one.shape[0] * one.shape[1] * bits // 8
     if (size < expected and not compressed) or size == 0:
         raise Truncated(case_id, f"{path.name} must hold {expected} bytes of pixels", f"{size}", AGAIN)
-    missing = [tag for tag in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing") if not data.get(tag)]
+    missing = [name for name in there if name not in placed]
     if missing:
         raise BadGeometry(case_id, f"{path.name} must say where it lies", f"no {missing[0]}", AGAIN)
-    return data
+    return one
 
 
-def _in_plane(
-    slices: Sequence[tuple[Path, Dataset]], name: str, case_id: str
-) -> tuple[np.ndarray, tuple[float, float]]:
+def _pair(spacing: np.ndarray) -> tuple[float, float]:
+    """PixelSpacing is (y, x)."""
+    y, x = spacing
+    return float(x), float(y)
+
+
+def _in_plane(slices: Sequence[Slice], name: str, case_id: str) -> tuple[np.ndarray, tuple[float, float]]:
     """Axes of columns and rows (3, 2) in LPS, and their spacing (x, y); the same for all slices."""
-    kinds = {
-        (int(data.Rows), int(data.Columns), *np.round([float(v) for v in data.ImageOrientationPatient], 3),
-         *np.round([float(v) for v in data.PixelSpacing], 4))
-        for _, data in slices
-    }  # fmt: skip
+    kinds = {(*one.shape, *np.round(one.axes, 3).ravel(), *np.round(one.pixel_mm, 4)) for one in slices}
     if len(kinds) != 1:
         rule = f"the slices of {name} must share size, spacing and direction"
         raise GridMismatch(case_id, rule, f"{len(kinds)} kinds", "give each series a folder of its own")
-    data = slices[0][1]
-    axes = np.array([float(v) for v in data.ImageOrientationPatient]).reshape(2, 3).T
-    pixel_mm = (float(data.PixelSpacing[1]), float(data.PixelSpacing[0]))
+    axes, pixel_mm = slices[0].axes, slices[0].pixel_mm
     if not np.isfinite(axes).all() or abs(axes[:, 0] @ axes[:, 1]) > 0.01 or abs(np.linalg.norm(axes) ** 2 - 2) > 0.02:
         raise BadGeometry(case_id, f"{name} must have axes at right angles", "a sheared or singular one", AGAIN)
     if not np.isfinite(pixel_mm).all() or min(pixel_mm) <= 0:
         raise BadGeometry(case_id, f"{name} must have a positive voxel size", f"{pixel_mm} mm", "repair its header")
+    if not all(np.isfinite(one.corner).all() for one in slices):
+        raise BadGeometry(case_id, f"the slices of {name} must say where they lie", "a position not finite", AGAIN)
     return axes, pixel_mm
 
 
-def _gap(heights: np.ndarray, first: Dataset, name: str, case_id: str) -> float:
+def _gap(heights: np.ndarray, thickness_mm: float, name: str, case_id: str) -> float:
     """Distance of neighbouring slices in mm, from their positions: the thickness in the header leaves gaps out."""
     if len(heights) == 1:
-        return float(first.get("SpacingBetweenSlices") or first.get("SliceThickness") or 1.0)
+        return thickness_mm
     gaps = np.diff(heights)
     middle = float(np.median(gaps))
     if gaps.min() < GAP_TOLERANCE_MM:
@@ -180,15 +209,14 @@ def _gap(heights: np.ndarray, first: Dataset, name: str, case_id: str) -> float:
     return middle
 
 
-def _pixels(path: Path, data: Dataset, case_id: str) -> np.ndarray:
+def _pixels(one: Slice, case_id: str) -> np.ndarray:
     """Pixels (X, Y) in the units of the scanner."""
     try:
-        stored = data.pixel_array
+        stored = one.data.pixel_array
     except Exception:  # a compression that pydicom has no decoder for; SimpleITK applies the slope itself
         try:
-            return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[0].T.astype(np.float32)  # type: ignore[no-any-return]
+            return sitk.GetArrayFromImage(sitk.ReadImage(str(one.path)))[0].T.astype(np.float32)  # type: ignore[no-any-return]
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
-            raise Unreadable(case_id, f"{path.name} must hold pixels that can be decoded", reason, AGAIN) from None
-    slope, intercept = float(data.get("RescaleSlope") or 1), float(data.get("RescaleIntercept") or 0)
-    return (stored.astype(np.float64) * slope + intercept).T  # type: ignore[no-any-return]
+            raise Unreadable(case_id, f"{one.path.name} must hold pixels that can be decoded", reason, AGAIN) from None
+    return (stored.astype(np.float64) * one.slope + one.intercept).T  # type: ignore[no-any-return]

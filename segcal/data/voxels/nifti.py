@@ -19,6 +19,7 @@ from segcal.data.voxels.streams import AGAIN, check_size
 from segcal.volume import Volume
 
 _HEADER_BYTES = 540  # NIfTI-2; NIfTI-1 has 348
+_MAX_OFFSET = 1 << 26  # header extensions lie before the voxels
 _SROW_X = 280  # where the sform begins in NIfTI-1
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def _read_stream(path: Path, case_id: str) -> bytes:
             head = stream.read(_HEADER_BYTES)
             header = _header(head, path, case_id)
             n_bytes = check_size(header.get_data_shape(), header.get_data_dtype().itemsize, path.name, case_id)
-            expected = int(header.get_data_offset()) + n_bytes
+            expected = _offset(header, path, case_id) + n_bytes
             rest = stream.read(expected - len(head)) if expected > len(head) else b""
             size = len(head) + len(rest)
             if size < expected:
@@ -99,6 +100,15 @@ def _header(head: bytes, path: Path, case_id: str) -> nib.Nifti1Header:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         remedy = "convert it to a single-file NIfTI"
         raise Unreadable(case_id, f"{path.name} must be NIfTI", reason, remedy) from None
+
+
+def _offset(header: nib.Nifti1Header, path: Path, case_id: str) -> int:
+    """Where the voxels begin; a broken header may say anything."""
+    at = float(header["vox_offset"])
+    if not 0 <= at <= _MAX_OFFSET:
+        rule = f"the voxels of {path.name} must begin within the first {_MAX_OFFSET} bytes"
+        raise Unreadable(case_id, rule, f"byte {at:g}", AGAIN)
+    return int(header.get_data_offset())
 
 
 def _geometry(image: nib.Nifti1Image, path: Path, case_id: str) -> tuple[np.ndarray, tuple[float, float, float]]:
