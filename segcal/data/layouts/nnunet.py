@@ -86,6 +86,8 @@ def find(root: Path, task: TaskSpec) -> Found:
     found = Found()
     seen: dict[str, Path] = {}
     for part, split in (("Tr", ""), ("Ts", "test")):
+        if task.groups and f"images{part}" not in task.groups:
+            continue
         images: dict[str, list[Path]] = {}
         for path in files(root / f"images{part}"):
             images.setdefault(stem(path), []).append(path)

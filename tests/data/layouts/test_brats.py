@@ -13,10 +13,14 @@ from segcal.data import faults
 from segcal.data.case_files import CaseFiles, ImageFile
 from segcal.data.cohort import assign_splits
 from segcal.data.layouts import brats, find_cases
+from segcal.data.prepare_case import read_case
 from segcal.data.taskfile import load_task
+from segcal.data.voxels.itk_files import write_itk
+from segcal.data.voxels.nifti import write_nifti
 from segcal.data.voxels.read import read_image
 from segcal.errors import UsageError
 from segcal.tasks import TASKS
+from segcal.volume import Volume
 
 BRAIN = TASKS["brain"]
 NAMES = ("t1", "t1ce", "t2", "flair")
@@ -161,3 +165,86 @@ def test_too_few_cases():
         assign_splits([case("a"), case("b")], BRAIN)
     with pytest.raises(faults.BadSplit, match="must each hold a case, got 0/1/1"):
         assign_splits([case("a", "CBICA"), case("b", "TCIA")], BRAIN)
+
+
+def names(root, rename, label=None):
+    """Give the files of a 2017 folder other names, and the labels other values."""
+    for path in sorted(root.rglob("*.nii.gz")):
+        case_id, _, name = path.name.removesuffix(".nii.gz").rpartition("_")
+        if name == "seg" and label:
+            volume = read_image(ImageFile((path,)), root, case_id)
+            write_nifti(path, Volume(label(volume.array).astype(np.uint8), volume.spacing_mm, volume.affine))
+        target = path.parent / rename(case_id, name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if ".mha" in target.name:
+            volume = read_image(ImageFile((path,)), root, case_id)
+            write_itk(target, Volume(np.rint(volume.array).astype(np.int16), volume.spacing_mm, volume.affine))
+        else:
+            write_nifti(target, read_image(ImageFile((path,)), root, case_id))
+        path.unlink()
+
+
+def read_labels_of(root, task=BRAIN):
+    found = brats.find(root, task)
+    assert not found.faults
+    (case,) = found.cases
+    volumes, label = read_case(case, task)
+    assert {name: float(volume.array.max()) for name, volume in volumes.items()} == {"t1ce": 2, "t2": 3, "flair": 4}
+    return case, np.unique(label.array).tolist()
+
+
+def test_2023_has_other_names_and_3_for_enhancing(tmp_path):
+    write(tmp_path, "BraTS-GLI-00005-000", "")
+    new = {"t1": "t1n", "t1ce": "t1c", "t2": "t2w", "flair": "t2f", "seg": "seg"}
+    names(tmp_path, lambda case_id, name: f"{case_id}-{new[name]}.nii.gz", lambda a: np.where(a == 4, 3, a))
+    case, labels = read_labels_of(tmp_path)
+    assert labels == [0, 3]  # the third class, enhancing
+    assert case.patient == "BraTS-GLI-00005"
+
+
+def test_2023_values_mean_what_the_file_says_where_a_task_speaks_of_them(tmp_path):
+    write(tmp_path, "BraTS-GLI-00005-000", "")
+    new = {"t1": "t1n", "t1ce": "t1c", "t2": "t2w", "flair": "t2f", "seg": "seg"}
+    names(tmp_path, lambda case_id, name: f"{case_id}-{new[name]}.nii.gz", lambda a: np.where(a == 4, 3, a))
+    task = load_task("brain", {"labels": {1: "core", 2: "edema", 3: "enhancing"}, "structure_weights": {}})
+    assert read_labels_of(tmp_path, task)[1] == [0, 3]
+
+
+def test_two_scans_of_a_2023_patient_stay_together(tmp_path):
+    for index in range(6):
+        for scan in range(2):
+            write(tmp_path, f"BraTS-GLI-0000{index}-00{scan}", "")
+    splits = assign_splits(brats.find(tmp_path, BRAIN).cases, load_task("brain", {"split_counts": {}}))
+    for index in range(6):
+        assert splits[f"BraTS-GLI-0000{index}-000"] == splits[f"BraTS-GLI-0000{index}-001"]
+
+
+def test_the_misnamed_label_of_2020(tmp_path):
+    write(tmp_path, "BraTS20_Training_355", "")
+    names(
+        tmp_path,
+        lambda case_id, name: "W39_1998.09.19_Segm.nii" if name == "seg" else f"{case_id}_{name}.nii",
+    )
+    case, labels = read_labels_of(tmp_path)
+    assert (case.label.name, labels) == ("W39_1998.09.19_Segm.nii", [0, 3])
+
+
+def test_2015_lies_deeper_and_splits_the_core_in_two(tmp_path):
+    write(tmp_path, "brats_tcia_pat101_0001")
+    old = {"t1": "MR_T1", "t1ce": "MR_T1c", "t2": "MR_T2", "flair": "MR_Flair", "seg": "XX.O.OT"}
+
+    def rename(case_id, name):
+        stem = f"VSD.Brain.XX.O.{old[name]}.54{len(name)}" if name != "seg" else "VSD.Brain_3more.XX.O.OT.54555"
+        return f"{stem}/{stem}.mha"
+
+    def necrosis_and_core(a):
+        a = a.copy()
+        a[1, 0, 0], a[1, 1, 1], a[1, 2, 2] = 1, 3, 2
+        return a
+
+    names(tmp_path, rename, necrosis_and_core)
+    case, labels = read_labels_of(tmp_path)
+    assert labels == [0, 1, 2, 3]
+    _, label = read_case(case, BRAIN)
+    assert label.array[1, 0, 0] == label.array[1, 1, 1] == 1  # necrosis and non-enhancing core are one structure
+    assert (case.site, case.group) == ("TCIA", "HGG")
