@@ -46,6 +46,6 @@ def segment(net: UNet, head: str, image: np.ndarray, device: torch.device) -> np
 def _log_probs(net: UNet, head: str, images: np.ndarray, device: torch.device) -> np.ndarray:
     """Log class probabilities (B, K, ...) of a batch (B, C, ...)."""
     with torch.inference_mode():
-        batch = torch.from_numpy(np.ascontiguousarray(images)).to(device, memory_format=MEMORY_FORMAT[net.dims])
+        batch = torch.from_numpy(np.array(images, order="C")).to(device, memory_format=MEMORY_FORMAT[net.dims])
         log_p: np.ndarray = log_probabilities(net(batch), head).contiguous().cpu().numpy()
         return log_p
