@@ -54,11 +54,19 @@ def _row(case: CaseFiles, task: TaskSpec, channel: str, slices: int) -> SheetRow
     last = len(classes.array) - 1
     first, final = (max(labelled[0] - 1, 0), min(labelled[-1] + 1, last)) if len(labelled) else (0, last)
     chosen = dict.fromkeys(int(z) for z in np.linspace(first, final, slices).round())
-    step = -(-max(image.array.shape[1:]) // MAX_SIDE)
     grey = scale_intensity(image.array, "percentile", task.intensity_inside)
-    shown = tuple((z, grey[z, ::step, ::step].copy(), classes.array[z, ::step, ::step].copy()) for z in chosen)
+    rows, columns = _not_empty(grey.any(axis=0) | classes.array.any(axis=0))
+    step = -(-max(rows.stop - rows.start, columns.stop - columns.start) // MAX_SIDE)
+    view = slice(rows.start, rows.stop, step), slice(columns.start, columns.stop, step)
+    shown = tuple((z, grey[z][view].copy(), classes.array[z][view].copy()) for z in chosen)
     size = "x".join(map(str, image.array.shape))
     spacing = "x".join(f"{side:.3g}" for side in image.spacing_mm)
     where = f"{case.site or case.group}\n" if case.site or case.group else ""
     caption = f"{where}{channel}, {size}\n{spacing} mm"
     return SheetRow(case.case_id, caption, image.spacing_mm[1] / image.spacing_mm[2], shown)
+
+
+def _not_empty(mask: np.ndarray) -> tuple[slice, slice]:
+    """The part of a picture (Y, X) that holds anything; all of it where nothing does."""
+    y, x = np.nonzero(mask if mask.any() else ~mask)
+    return slice(int(y.min()), int(y.max()) + 1), slice(int(x.min()), int(x.max()) + 1)

@@ -1,16 +1,12 @@
-"""The BraTS layout and the split of a cohort."""
+"""The BraTS layout, in the names of all its years."""
 
-import logging
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from segcal.data import faults
-from segcal.data.case_files import CaseFiles, ImageFile
+from segcal.data.case_files import ImageFile
 from segcal.data.cohort import assign_splits
 from segcal.data.layouts import brats, find_cases
 from segcal.data.prepare_case import read_case
@@ -110,61 +106,6 @@ def test_no_case_and_an_unknown_channel(tmp_path):
     assert [type(fault) for fault in find_cases(tmp_path, BRAIN).faults] == [faults.MissingCase]
     with pytest.raises(UsageError, match="no BraTS channel named 'flare'; did you mean 'flair'"):
         brats.find(tmp_path, load_task("brain", {"channels": ["flare"]}))
-
-
-def case(case_id, site=""):
-    return CaseFiles(case_id, Path("."), {}, ImageFile((Path("seg"),)), site, "HGG")
-
-
-def paper_cohort():
-    sites = [("CBICA", 88), ("TCIA", 102), ("2013", 20)]
-    return [case(f"Brats17_{site}_{i:03d}_1", site) for site, n in sites for i in range(n)]
-
-
-def counts(splits):
-    return [list(splits.values()).count(split) for split in ("train", "val", "test")]
-
-
-def test_the_papers_cohort_splits_as_in_the_paper(caplog):
-    with caplog.at_level(logging.WARNING):
-        splits = assign_splits(paper_cohort(), BRAIN)
-    assert counts(splits) == [66, 22, 102]
-    assert all(("TCIA" in case_id) == (split == "test") for case_id, split in splits.items())
-    assert "20 cases of 2013 are in no split" in caplog.text
-    assert "expected" not in caplog.text
-
-
-def test_other_counts_are_told(caplog):
-    with caplog.at_level(logging.WARNING):
-        splits = assign_splits(paper_cohort()[40:170], BRAIN)
-    assert counts(splits) == [36, 12, 82]
-    assert "66/22/102 expected in train/val/test, found 36/12/82" in caplog.text
-
-
-def test_order_of_the_files_does_not_matter_and_the_seed_does():
-    cases = paper_cohort()
-    assert assign_splits(cases, BRAIN) == assign_splits(cases[::-1], BRAIN)
-    assert assign_splits(cases, BRAIN) != assign_splits(cases, load_task("brain", {"split_seed": 1}))
-
-
-@given(st.integers(3, 60), st.tuples(*[st.floats(0.1, 1)] * 3), st.integers(0, 5))
-def test_a_cohort_without_sites_is_divided_once_and_completely(n, fractions, seed):
-    task = load_task("brain", {"split_sites": {}, "split_counts": {}, "split_fractions": fractions, "split_seed": seed})
-    splits = assign_splits([case(f"p{i}") for i in range(n)], task)
-    assert len(splits) == n
-    assert min(counts(splits)) >= 1
-
-
-def test_four_patients_are_two_one_one():
-    task = load_task("brain", {"split_fractions": [0.5, 0.25, 0.25], "split_counts": {}})
-    assert counts(assign_splits([case(f"brats_2013_{i}") for i in range(4)], task)) == [2, 1, 1]
-
-
-def test_too_few_cases():
-    with pytest.raises(faults.BadSplit, match="at least 3 cases are needed"):
-        assign_splits([case("a"), case("b")], BRAIN)
-    with pytest.raises(faults.BadSplit, match="must each hold a case, got 0/1/1"):
-        assign_splits([case("a", "CBICA"), case("b", "TCIA")], BRAIN)
 
 
 def names(root, rename, label=None):
