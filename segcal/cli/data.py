@@ -42,7 +42,7 @@ def add_data(verbs: Any) -> None:
 
 def _task(arguments: argparse.Namespace) -> TaskSpec:
     """The task that was named, or the folder's own; and the layout that was named, or that the folder plainly has."""
-    from segcal.data.layouts import LAYOUTS, recognise
+    from segcal.data.layouts import recognise
     from segcal.data.taskfile import load_task
 
     folder: Path = arguments.dir
@@ -51,19 +51,16 @@ def _task(arguments: argparse.Namespace) -> TaskSpec:
         task = load_task(arguments.task)
         ood = looks_like is not None and looks_like == task.ood_layout
         return load_task(arguments.task, {"layout": looks_like} if arguments.layout or ood else None)
-    if not folder.is_dir() or looks_like is None:
+    if looks_like is None or not folder.is_dir():
         return load_task("brain")  # whose faults tell the rest
-    if arguments.layout and arguments.layout in LAYOUTS:
-        return load_task(str(folder), {"layout": arguments.layout})
-    return load_task(str(folder))
+    return load_task(str(folder), {"layout": arguments.layout} if arguments.layout else None)
 
 
 def _demo(arguments: argparse.Namespace) -> None:
     from segcal.data.phantom.embedded import write_cohort
 
-    cases = write_cohort(
-        arguments.task, arguments.out, arguments.cases, arguments.size, arguments.seed, bars(say)
-    )  # fmt: skip
+    given = (arguments.task, arguments.out, arguments.cases, arguments.size, arguments.seed)
+    cases = write_cohort(*given, bars(say))
     if arguments.json:
         print(json.dumps({"folder": str(arguments.out.absolute()), "cases": cases}))
     else:

@@ -122,3 +122,31 @@ def test_bf16_trains_near_fp32_and_not_the_same(slices):
     )
     assert full != half
     assert half == pytest.approx(full, rel=0.1)
+
+
+@pytest.fixture
+def volumes():
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(4, 1, 8, 16, 16, generator=generator)
+    return TensorDataset(image, (image[:, 0] > 0.5).to(torch.uint8))
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "soft_dice"])
+def test_a_network_over_volumes_learns_and_repeats_itself(volumes, loss):
+    head = {"cross_entropy": "softmax", "soft_dice": "sigmoid"}[loss]
+    given = config(dims=3, loss=loss, head=head, batch=2, epochs=10, lr=0.01)
+    one, two = (list(fit(given, volumes, lambda net: (0.5,), CPU)) for _ in range(2))
+    assert [record.train_loss for record in one] == [record.train_loss for record in two]
+    assert one[-1].train_loss < one[0].train_loss - 0.05
+
+
+def test_a_network_over_volumes_predicts_the_whole_at_once(volumes):
+    given = config(dims=3, epochs=1)
+    (record,) = fit(given, volumes, lambda net: (0.5,), CPU)
+    net = restore(given, record.weights, CPU)
+    image = volumes.tensors[0][0].numpy()
+    image.flags.writeable = False  # as a memory-mapped case is
+    ((first, prediction),) = predict_slabs(net, "softmax", image, CPU)
+    assert (first, prediction.probs.shape) == (0, (2, 8, 16, 16))
+    np.testing.assert_allclose(prediction.probs.sum(axis=0), 1, atol=1e-6)
+    np.testing.assert_array_equal(segment(net, "softmax", image, CPU), prediction.probs.argmax(axis=0))

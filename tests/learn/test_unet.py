@@ -84,3 +84,36 @@ def test_bad_arguments(kernels, dropout):
 def test_a_size_the_levels_cannot_halve_is_refused():
     with pytest.raises(ValueError, match=r"multiples of 4, got \(18, 16\)"):
         UNet(1, 2, SMALL)(torch.zeros(1, 1, 18, 16))
+
+
+def test_volumes_have_the_same_depth_and_kernels_in_3d():
+    flat, deep = UNet(1, 2), UNet(1, 2, dims=3)
+    kernels = [[m.out_channels for m in net.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)] for net in (flat, deep)]
+    assert kernels[0] == kernels[1]
+    convolutions = [m for m in deep.modules() if isinstance(m, nn.Conv3d) and m.kernel_size == (3, 3, 3)]
+    assert len(convolutions) == 18
+    # three times the weights in each 3-wide kernel, twice in each 2-wide one, the same in the head and the norms
+    expected = 0
+    for module in flat.modules():
+        if isinstance(module, nn.Conv2d):
+            expected += sum(p.numel() for p in module.parameters()) * (3 if module.kernel_size == (3, 3) else 1)
+        elif isinstance(module, nn.ConvTranspose2d):
+            expected += module.weight.numel() * 2 + module.bias.numel()
+        elif isinstance(module, nn.BatchNorm2d):
+            expected += sum(p.numel() for p in module.parameters())
+    assert sum(p.numel() for p in deep.parameters()) == expected
+    with torch.inference_mode():
+        assert deep.eval()(torch.zeros(2, 1, 16, 32, 48)).shape == (2, 2, 16, 32, 48)
+
+
+@pytest.mark.parametrize(
+    ("dims", "shape"), [(3, (1, 1, 32, 32)), (3, (1, 1, 8, 16, 16)), (2, (1, 1, 16, 16, 16)), (2, (1, 1, 16, 24))]
+)
+def test_sides_that_do_not_fit(dims, shape):
+    with pytest.raises(ValueError, match=f"image must have {dims} sides that are multiples of 16"):
+        UNet(1, 2, dims=dims)(torch.zeros(shape))
+
+
+def test_dims_other_than_2_and_3():
+    with pytest.raises(ValueError, match="dims must be 2 or 3, got dims=4"):
+        UNet(1, 2, dims=4)

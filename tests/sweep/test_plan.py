@@ -99,3 +99,21 @@ def test_resolved_plan_is_yaml(sweep):
     assert content["seeds"] == [0, 1, 2, 3, 4]
     assert content["task"]["crop"] == [224, 224]
     assert content["recipes"]["dice"]["head"] == "sigmoid"
+
+
+@pytest.mark.parametrize(("task", "seeds"), [("brain", 100), ("heart", 100), ("prostate", 100), ("prostate3d", 10)])
+def test_every_task_has_a_demo_and_the_papers_design(task, seeds):
+    paper = load_plan(task=task, scale="paper")
+    assert paper.task == TASKS[task]
+    assert len(paper.seeds) == seeds
+    assert set(paper.recipes) == {"ce", "dice"}
+    for config in trials(paper, "d", [1000] + [10] * (paper.task.n_classes - 1)):
+        assert (config.dims, config.batch, config.epochs) == (paper.task.dims, TASKS[task].batch, 1000)
+    demo = load_plan(task=task)
+    assert (demo.scale, demo.task.name, demo.task.dims, len(demo.seeds)) == ("demo", task, paper.task.dims, 5)
+    assert sum(demo.task.split_counts.values()) == (24 if "prostate" in task else 36)
+
+
+def test_the_myocardium_counts_three_times_in_the_dice_loss():
+    dice = next(config for config in trials(load_plan(task="heart"), "d", [9] * 4) if config.label == "dice")
+    assert dice.class_weights == (1.0, 1.0, 3.0, 1.0)
