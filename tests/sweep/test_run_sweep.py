@@ -44,8 +44,8 @@ def test_the_cohort_that_is_only_tested_on_is_prepared_and_recorded_and_never_le
     client = open_store()
     experiment = client.get_experiment_by_name("calib").experiment_id
     (run,) = client.search_runs([experiment])
-    assert run.data.params["ood_data"].endswith("PROMISE12")
-    assert run.data.params["ood_digest"] not in (run.data.params["data_digest"], "")
+    assert run.data.params["sweep.ood_data"].endswith("PROMISE12")
+    assert run.data.params["sweep.ood_digest"] not in (run.data.params["sweep.data_digest"], "")
 
 
 def test_a_task_without_such_a_cohort(prostates, assigned, tmp_path):
