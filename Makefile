@@ -1,10 +1,10 @@
-# make demo | test | check     (PYTHON=python3.12 chooses an interpreter)
+# make demo | test | test-long | check     (PYTHON=python3.12 chooses an interpreter)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check install install-dev clean
+.PHONY: demo test test-long check install install-dev clean
 
 demo: install ## a fresh environment, a sweep on the embedded data, a report
 	mlflow run . -e sweep -P task=brain
@@ -16,6 +16,9 @@ demo: install ## a fresh environment, a sweep on the embedded data, a report
 
 test: install-dev ## the test suite
 	pytest
+
+test-long: install-dev ## the plain commands for every task, from nothing: minutes
+	pytest -m long
 
 check: install-dev ## style, types, floors, tests
 	ruff check .

@@ -30,12 +30,12 @@ def project(tmp_path_factory, blobs, tiny_files):
     return folder
 
 
-def call(folder, *command):
+def call(folder, *command, **more):
     binaries = Path(sys.executable).parent
     path = os.pathsep.join(part for part in os.environ["PATH"].split(os.pathsep) if "pyenv" not in part)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PYENV"))}
-    environment |= {"PATH": f"{binaries}{os.pathsep}{path}", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    environment |= {"PATH": f"{binaries}{os.pathsep}{path}", "MLFLOW_DISABLE_TELEMETRY": "true", **more}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def test_the_run_of_mlflow_is_the_parent_of_the_trials(project):
@@ -76,3 +76,21 @@ def test_a_wrong_parameter_ends_in_the_one_line_error(project):
     done = call(project, "mlflow", "run", ".", "-e", "sweep", "-P", "task=brian")
     assert done.returncode == 1
     assert "segcal: no task named 'brian'; did you mean 'brain'?" in done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("task", "counts"), [("heart", "18/6/12"), ("prostate", "12/4/8"), ("prostate3d", "12/4/8")])
+def test_every_task_works_from_nothing_on_its_embedded_data(tmp_path_factory, task, counts):
+    folder = tmp_path_factory.mktemp(task)
+    shutil.copy(PROJECT / "MLproject", folder)
+    run = ("mlflow", "run", ".", "-e", "sweep", "-P", f"task={task}", "-P", "set=seeds=1; epochs=2")
+    done = call(folder, *run, SEGCAL_HOME=str(folder / "home"))
+    assert done.returncode == 0, done.stderr
+    assert f"{counts} cases to train, validate and test on" in done.stderr
+    assert ("12 cases, never learnt from" in done.stderr) == ("prostate" in task)
+    assert "done: 2 trained models in experiment 'calib'" in done.stderr
+    report = call(folder, "segcal", "report", "--resamples", "100", SEGCAL_HOME=str(folder / "home"))
+    assert report.returncode == 0, report.stderr
+    assert "Traceback" not in done.stderr + report.stderr
+    assert "UserWarning" not in done.stderr + report.stderr
+    assert (folder / "reports" / "calib" / "figures" / "overlays.png").stat().st_size > 10_000

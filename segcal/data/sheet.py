@@ -55,7 +55,7 @@ def _row(case: CaseFiles, task: TaskSpec, channel: str, slices: int) -> SheetRow
     first, final = (max(labelled[0] - 1, 0), min(labelled[-1] + 1, last)) if len(labelled) else (0, last)
     chosen = dict.fromkeys(int(z) for z in np.linspace(first, final, slices).round())
     grey = scale_intensity(image.array, "percentile", task.intensity_inside)
-    rows, columns = _not_empty(image.array.any(axis=0) | classes.array.any(axis=0))
+    rows, columns = _not_empty(np.logical_or(image.array.any(axis=0), classes.array.any(axis=0)))
     step = -(-max(rows.stop - rows.start, columns.stop - columns.start) // MAX_SIDE)
     view = slice(rows.start, rows.stop, step), slice(columns.start, columns.stop, step)
     shown = tuple((z, grey[z][view].copy(), classes.array[z][view].copy()) for z in chosen)

@@ -47,10 +47,12 @@ def start_sweep(
     params: Mapping[str, Any],
     plan: str,
     manifest: Mapping[str, Any] | None = None,
+    task: str = "",
 ) -> SweepRun:
     """Open the sweep's run: the one of `mlflow run` where there is one in this experiment, or a new one.
 
-    plan (YAML) and the manifest of the prepared data are kept with it as files.
+    plan (YAML) and the manifest of the prepared data, a task's, are kept with it as files. The data are registered
+    here, once: of trials that start together and each register them first, all but one would die.
     """
     where = experiment_id(client, experiment)
     launcher = os.environ.get("MLFLOW_RUN_ID")
@@ -73,6 +75,7 @@ def start_sweep(
     client.log_text(run_id, plan, "sweep.yaml")
     if manifest:
         client.log_text(run_id, json.dumps(manifest, indent=1), "manifest.json")
+        client.log_inputs(run_id, datasets=[_dataset(task, manifest)])
     return SweepRun(experiment, where, run_id, adopted)
 
 
@@ -115,7 +118,7 @@ class TrialRun:
         self.run_id: str = run.info.run_id
         params = {**config.identity(), **{f"system.{name}": value for name, value in _system(facts).items()}}
         client.log_batch(self.run_id, params=[Param(name, str(value)) for name, value in params.items()])
-        client.log_inputs(self.run_id, datasets=[_dataset(config, manifest)])
+        client.log_inputs(self.run_id, datasets=[_dataset(config.task, manifest)])
 
     def epoch(self, record: EpochRecord) -> None:
         """Log an epoch's metrics, and its weights where they are the best so far."""
@@ -222,14 +225,14 @@ def _ensure_model(client: MlflowClient, name: str, config: TrialConfig) -> None:
             raise
 
 
-def _dataset(config: TrialConfig, manifest: Mapping[str, Any]) -> DatasetInput:
+def _dataset(task: str, manifest: Mapping[str, Any]) -> DatasetInput:
     """The manifest as an MLflow dataset: which cases, never their voxels."""
     splits = {entry["case_id"]: entry["split"] for entry in manifest["cases"]}
     counts = {split: list(splits.values()).count(split) for split in ("train", "val", "test")}
     return DatasetInput(
         Dataset(
-            name=f"segcal-{config.task}",
-            digest=config.data_digest,
+            name=f"segcal-{task}",
+            digest=manifest["digest"],
             source_type="local",
             source=json.dumps({"root": manifest["root"]}),
             profile=json.dumps({"cases": counts, "splits": splits})[:16_000],

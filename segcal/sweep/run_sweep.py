@@ -67,9 +67,8 @@ def run_sweep(
     )
     params = {"data": root, "data_digest": cohort.digest, "scale": plan.scale, "code_version": code_version()}
     params |= ood_params
-    sweep = start_sweep(
-        client, plan.experiment, f"sweep {plan.task.name} {plan.scale}".strip(), params, plan.as_yaml(), cohort.manifest
-    )
+    name = f"sweep {plan.task.name} {plan.scale}".strip()
+    sweep = start_sweep(client, plan.experiment, name, params, plan.as_yaml(), cohort.manifest, plan.task.name)
     status = "KILLED"
     try:
         if not todo:

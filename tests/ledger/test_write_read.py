@@ -3,8 +3,10 @@
 import hashlib
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from urllib.parse import urlparse
 
 import numpy as np
@@ -142,6 +144,24 @@ def test_the_run_of_mlflow_run_becomes_the_parent(store, monkeypatch):
     assert store.get_run(launcher).data.tags[tag("sweep_run")] == elsewhere.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)  # left over from another store
     assert not start_sweep(store, "calib", "sweep brain", {}, "").adopted
+
+
+def test_trials_that_start_together_do_not_race_for_the_data(store, trained, tiny_task, cohort):
+    """Without the sweep's own record of the data, all but one died of `UNIQUE constraint failed: datasets`."""
+    sweep = start_sweep(store, "calib", "sweep", {}, "", cohort.manifest, "tiny")
+    (data,) = store.get_run(sweep.run_id).inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("segcal-tiny", cohort.digest)
+    together = Barrier(8)
+
+    def start(seed):
+        together.wait()
+        config = replace(trained[1][0], seed=seed)
+        return TrialRun(store, sweep, config, tiny_task, cohort.manifest, "1.0", {}).run_id
+
+    with ThreadPoolExecutor(8) as pool:
+        runs = list(pool.map(start, range(8)))
+    digests = [store.get_run(run).inputs.dataset_inputs[0].dataset.digest for run in runs]
+    assert digests == [cohort.digest] * 8
 
 
 def test_an_unknown_experiment_names_the_nearest(trained):
