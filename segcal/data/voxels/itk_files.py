@@ -2,7 +2,7 @@
 
 __all__ = ["header_field", "read_metaimage", "read_nrrd", "voxel_file", "write_itk"]
 
-import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -81,12 +81,11 @@ def write_itk(path: Path, volume: Volume, fields: Mapping[str, str] | None = Non
     place(image, volume)
     for key, value in (fields or {}).items():
         image.SetMetaData(key, value)
-    partial = path.with_name(f".{os.getpid()}") / path.name  # the header names the voxel file, so both keep their names
-    partial.parent.mkdir(exist_ok=True)
-    sitk.WriteImage(image, str(partial), useCompression=path.suffix == ".nrrd")
-    for written in sorted(partial.parent.iterdir(), reverse=True):  # voxels first, then the header that names them
-        written.replace(path.with_name(written.name))
-    partial.parent.rmdir()
+    # The header names the voxel file, so both keep their names in a folder of their own until they are whole.
+    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as partial:
+        sitk.WriteImage(image, str(Path(partial) / path.name), useCompression=path.suffix == ".nrrd")
+        for written in sorted(Path(partial).iterdir(), reverse=True):  # voxels first, then the header
+            written.replace(path.with_name(written.name))
 
 
 def _read(path: Path, beside: Path | None, end: int, packed: bool, big: bool, case_id: str) -> Raw:

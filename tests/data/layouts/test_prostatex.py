@@ -186,6 +186,17 @@ def test_a_dicom_segmentation_brings_its_reference_and_its_zones_make_the_gland(
         read_case(case, TASK)
 
 
+@pytest.mark.parametrize("which", [0, 2, -1])
+@pytest.mark.parametrize("content", [b"", b"no image at all"])
+def test_a_broken_slice_is_never_left_out_in_silence(tmp_path, which, content):
+    case_id, *_ = write(tmp_path)
+    (folder,) = (tmp_path / "PROSTATEx" / case_id).glob("*/*t2_tse_tra-*")
+    sorted(folder.iterdir())[which].write_bytes(content)
+    (case,) = prostatex.find(tmp_path, TASK).cases
+    with pytest.raises((faults.EmptyFile, faults.Unreadable)):
+        read_case(case, TASK)
+
+
 def test_a_label_drawn_elsewhere_is_refused(tmp_path):
     case_id, _, label, uids = write(tmp_path)
     away = own_grid(label)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel as nib
@@ -320,6 +321,26 @@ def test_components_of_a_4d_file(tmp_path):
     fault_of(ImageFile((tmp_path / "a.nii.gz",)), tmp_path, faults.Unreadable)
 
 
+NUMBERS = {
+    "ImageOrientationPatient": b"\x20\x00\x37\x00DS",
+    "ImagePositionPatient": b"\x20\x00\x32\x00DS",
+    "PixelSpacing": b"\x28\x00\x30\x00DS",
+    "RescaleSlope": b"\x28\x00\x53\x10DS",
+}
+
+
+@pytest.mark.parametrize("tag", NUMBERS)
+def test_numbers_of_a_dicom_header_that_are_none(tmp_path, tag):
+    image = write(tmp_path, "dicom", volume())
+    data = pydicom.dcmread(image.paths[2])
+    data.RescaleSlope = "1.5"
+    data.save_as(image.paths[2])
+    content = image.paths[2].read_bytes()
+    at = content.index(NUMBERS[tag]) + 8
+    image.paths[2].write_bytes(content[:at] + b"x" + content[at + 1 :])
+    fault_of(image, tmp_path, faults.Unreadable)
+
+
 class TestSeries:
     @pytest.fixture
     def image(self, tmp_path):
@@ -381,3 +402,12 @@ class TestSeries:
         assert (header.uid, header.patient, header.description, header.axial) == (UID, "p1", "t2_tse_tra", True)
         (tmp_path / "text.dcm").write_text("hello")
         assert peek(tmp_path / "text.dcm") is None or not peek(tmp_path / "text.dcm").uid
+
+
+def test_many_threads_may_write_into_one_folder(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: write_itk(tmp_path / f"c{i}.mhd", volume(seed=i)), range(40)))
+    assert len(list(tmp_path.iterdir())) == 80
+    for index in range(0, 40, 13):
+        back = read_image(ImageFile((tmp_path / f"c{index}.mhd",)), tmp_path, "c")
+        np.testing.assert_array_equal(back.array, volume(seed=index).array)

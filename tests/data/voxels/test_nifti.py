@@ -224,3 +224,14 @@ def test_written_volumes_come_back_and_equal_voxels_make_equal_bytes(tmp_path):
     np.testing.assert_allclose(back.affine, AFFINE)
     assert (tmp_path / "new" / "a.nii.gz").read_bytes() == (tmp_path / "new" / "b.nii.gz").read_bytes()
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.nii.gz", "b.nii.gz"]
+
+
+@pytest.mark.parametrize("offset", [np.nan, np.inf, -1.0, 1e30, 1e9])
+@pytest.mark.parametrize("end", [".nii", ".nii.gz"])
+def test_voxels_that_begin_nowhere(tmp_path, offset, end):
+    """A broken header may say anything; 1e30 ended in a MemoryError."""
+    path = save(tmp_path / f"a{end}", np.ones((2, 3, 4), dtype=np.int16))
+    content = bytearray(gzip.decompress(path.read_bytes()) if end == ".nii.gz" else path.read_bytes())
+    content[108:112] = np.float32(offset).tobytes()
+    path.write_bytes(gzip.compress(bytes(content)) if end == ".nii.gz" else bytes(content))
+    fault_of(path, (faults.Unreadable, faults.Truncated))
