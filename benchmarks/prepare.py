@@ -68,7 +68,8 @@ def _one_case(root: Path, task: TaskSpec) -> list[Row]:
 
     def ours() -> None:
         for check in check_cohort(root, alone):
-            assert not check.fault, check.message
+            if check.fault:
+                raise SystemExit(check.message)
         prepare_case(case, task)
 
     seconds = _interleaved({"ours": ours, "plain": lambda: _plain(case, task), "limit": lambda: _limit(case)})
@@ -121,12 +122,13 @@ def _interleaved(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
 def _peak_memory_gb(root: Path, task: TaskSpec) -> float:
     """Of a process that does nothing but prepare one case."""
     code = (
-        "import resource, sys; from dataclasses import replace; from pathlib import Path\n"
+        "import sys; from dataclasses import replace; from pathlib import Path\n"
         "from segcal.data.layouts import find_cases; from segcal.data.prepare_case import prepare_case\n"
         "from segcal.tasks import TASKS\n"
         "task = replace(TASKS['brain'], channels=tuple(sys.argv[2].split(',')))\n"
         "prepare_case(find_cases(Path(sys.argv[1]), task).cases[0], task)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "status = Path('/proc/self/status').read_text()\n"  # its own; ru_maxrss would be the parent's
+        "print(status.partition('VmHWM:')[2].split()[0])"
     )
     argv = [sys.executable, "-c", code, str(root), ",".join(task.channels)]
     return int(subprocess.run(argv, capture_output=True, text=True, check=True).stdout) * 1024 / 1e9
