@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        remedy = "; free some, or set SEGCAL_HOME to another disk" if error.errno == errno.ENOSPC else ""
+        full = error.errno == errno.ENOSPC or "free space" in str(error)  # numpy says it without a number
+        remedy = "; free some, or set SEGCAL_HOME to another disk" if full else ""
         print(f"segcal: {error.strerror or error}{where}{remedy}", file=sys.stderr)
         return 1
 

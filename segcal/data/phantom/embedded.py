@@ -78,9 +78,12 @@ def write_cohort(
             return cohort.write(cohort.data(partial), index, cases, size, seed)
         return cohort.write_ood(partial / cohort.ood_folder, index - cases + of_ood, of_ood, size, seed)
 
-    for done, name in enumerate(in_parallel(write, range(cases)), start=1):
-        progress("generated", done, cases, name)
-    partial.rename(out)
+    try:
+        for done, name in enumerate(in_parallel(write, range(cases)), start=1):
+            progress("generated", done, cases, name)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return cases
 
 
