@@ -15,6 +15,7 @@ import numpy as np
 from segcal.data.case_files import CaseFiles, Found, ImageFile
 from segcal.data.faults import BadInfo, DataFault, DoubledCase, MissingCase, MissingChannel
 from segcal.data.layouts.listing import files, read_json, stem
+from segcal.data.orient import orient
 from segcal.data.voxels.read import read_image
 from segcal.errors import UsageError, nearest
 from segcal.tasks import TaskSpec
@@ -61,7 +62,7 @@ def task(root: Path, layout: str = "nnunet") -> TaskSpec:
     labelled = files(root / "labelsTr")
     if not labelled:
         raise MissingCase(root.name, "labelsTr must hold labels", "none", "add them")
-    first = read_image(ImageFile((labelled[0],)), root, stem(labelled[0]))
+    first, _ = orient(read_image(ImageFile((labelled[0],)), root, stem(labelled[0])), "lps")
     pixel = float(np.round(max(first.spacing_mm[1:]), 2))
     sides = zip(first.array.shape[1:], first.spacing_mm[1:], strict=True)
     return TaskSpec(

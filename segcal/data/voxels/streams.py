@@ -12,15 +12,19 @@ from segcal.data.faults import Corrupt, EmptyFile, MissingChannel, TooLarge, Tru
 
 MAX_VOXELS = 512**3
 MAX_BYTES = 4 * MAX_VOXELS
+MAX_FILE_BYTES = 2 * MAX_BYTES  # with headers, and components that are not read
 AGAIN = "copy the file again from its source"
 
 
 def check_path(path: Path, root: Path, case_id: str) -> None:
-    """Raise a DataFault for a file outside the root, absent or empty."""
+    """Raise a DataFault for a file outside the root, absent, empty, or larger than any image."""
     if not path.resolve().is_relative_to(root.resolve()):
         raise UnsafePath(case_id, f"files must lie below {root}", str(path.resolve()), "copy the file into the folder")
     if not path.is_file():
         raise MissingChannel(case_id, f"{path.name} must be there", "no file", AGAIN)
+    if path.stat().st_size > MAX_FILE_BYTES:
+        got = f"{path.stat().st_size}"
+        raise TooLarge(case_id, f"{path.name} must hold at most {MAX_FILE_BYTES} bytes", got, "crop it to the organ")
     if path.stat().st_size == 0:
         raise EmptyFile(case_id, f"{path.name} must hold an image", "0 bytes", AGAIN)
 

@@ -50,6 +50,15 @@ def test_a_folder_tells_its_task_and_its_cases(tmp_path, dataset, end):
     np.testing.assert_array_equal(label.array, truth.array)
 
 
+def test_the_grid_is_that_of_axial_slices_however_the_file_is_stored(tmp_path):
+    write(tmp_path, cases=1)
+    _, label = ball(0)
+    turned = Volume(label.array.transpose(2, 0, 1), (1.0, 3.0, 1.0), label.affine[:, [1, 2, 0, 3]])  # x, z, y
+    write_nifti(tmp_path / "labelsTr" / "case_000.nii.gz", turned)
+    task = load_task(str(tmp_path))
+    assert (task.spacing_mm, task.crop) == ((None, 1.0, 1.0), (32, 32))
+
+
 def test_channels_are_found_by_name_whatever_their_order(tmp_path):
     task = load_task(str(write(tmp_path)), {"channels": ["ADC", "T2"]})
     (case, *_) = find_cases(tmp_path, task).cases

@@ -184,6 +184,14 @@ def test_a_small_packed_file_that_unfolds_beyond_its_header_is_refused(tmp_path)
     fault_of(image, tmp_path, faults.Unreadable)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_huge_file_is_refused_before_it_is_read(tmp_path, name):
+    image = write(tmp_path, name, volume())
+    with image.paths[0].open("r+b") as file:
+        file.truncate(5 << 30)  # sparse: it takes no disk
+    fault_of(image, tmp_path, faults.TooLarge)
+
+
 def test_a_huge_dicom_slice(tmp_path):
     image = write(tmp_path, "dicom", volume())
     data = pydicom.dcmread(image.paths[0])
