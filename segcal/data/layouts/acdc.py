@@ -1,5 +1,7 @@
 """ACDC: `training|testing/patientNNN/` with `Info.cfg`, cine frames and their `_gt` labels; or patients in the root.
 
+The archive's own `database/` above the two may be there or not.
+
 Only the end-diastolic frame is used, as in the paper. Its number stands in Info.cfg and is not always 1. Some headers
 carry an identity sform beside a correct qform; the reader trusts the latter.
 """
@@ -13,7 +15,7 @@ import numpy as np
 
 from segcal.data.case_files import CaseFiles, Found, ImageFile
 from segcal.data.faults import BadInfo, DataFault, DoubledCase, MissingChannel
-from segcal.data.layouts.listing import folders
+from segcal.data.layouts.listing import folders, whole_number
 from segcal.data.voxels.nifti import write_nifti
 from segcal.errors import UsageError
 from segcal.tasks import TaskSpec
@@ -72,11 +74,12 @@ def _as(volume: Volume, kind: type) -> Volume:
 
 
 def _patients(root: Path) -> list[tuple[Path, str]]:
-    here = root.name if root.name in GROUPS else ""
+    here = root.name.lower() if root.name.lower() in GROUPS else ""
     found = [(entry, here) for entry in folders(root) if entry.name.startswith("patient")]
-    for group in GROUPS:
-        if (root / group).is_dir():
-            found += [(entry, group) for entry in folders(root / group) if entry.name.startswith("patient")]
+    inside = [*folders(root), *(folders(root / "database") if (root / "database").is_dir() else [])]
+    for group in inside:
+        if group.name.lower() in GROUPS:
+            found += [(entry, group.name.lower()) for entry in folders(group) if entry.name.startswith("patient")]
     return found
 
 
@@ -100,9 +103,10 @@ def _end_diastole(folder: Path) -> int:
     path = folder / "Info.cfg"
     if not path.is_file():
         raise BadInfo(folder.name, "Info.cfg must be there", "none", "restore it: it says which frame is ED")
-    lines = (line.partition(":") for line in path.read_text(errors="replace").splitlines())
-    fields = {key.strip(): value.strip() for key, _, value in lines}
-    if not fields.get("ED", "").isdigit():
+    lines = (line.partition(":") for line in path.read_text("utf-8-sig", errors="replace").splitlines())
+    fields = {key.strip().upper(): value.strip() for key, _, value in lines}
+    number = whole_number(fields.get("ED"))
+    if number is None:
         got = f"ED: {fields['ED']}" if "ED" in fields else "no line ED"
         raise BadInfo(folder.name, "Info.cfg must tell the end-diastolic frame (ED: 1)", got, "add the line")
-    return int(fields["ED"])
+    return number

@@ -28,8 +28,9 @@ GRADES = ("HGG", "LGG")
 _ENDS = (".nii.gz", ".nii")
 _NAMES_2023 = {"t1": "t1n", "t1ce": "t1c", "t2": "t2w", "flair": "t2f", "seg": "seg"}
 _NAMES_2015 = {"t1": "MR_T1.", "t1ce": "MR_T1c.", "t2": "MR_T2.", "flair": "MR_Flair.", "seg": "OT."}
-_SITE = re.compile(r"^(?:Brats1[78]|brats)_([A-Za-z0-9]+)_")
-_PATIENT = re.compile(r"^(Brats1[78]_\w+?|BraTS-\w+-\d+)[_-]\d+$")  # the last number counts a patient's scans
+_SITE = re.compile(r"^brats(?:1[789])?_([a-z]+|\d+)\d*_", re.IGNORECASE)  # TCIA01, TCIA02, ... are TCIA
+# The last number counts a patient's scans.
+_PATIENT = re.compile(r"^(brats1[789]_\w+?|brats_\w+_pat\d+|brats-\w+-\d+)[_-]\d+$", re.IGNORECASE)
 
 
 def recognise(root: Path) -> bool:

@@ -1,6 +1,6 @@
 """What lies in a folder, sorted, without what operating systems leave there (.DS_Store, ._image, __MACOSX)."""
 
-__all__ = ["files", "files_below", "folders", "read_json", "read_table", "stem"]
+__all__ = ["files", "files_below", "folders", "read_json", "read_table", "stem", "whole_number"]
 
 import csv
 import json
@@ -19,10 +19,11 @@ def folders(root: Path) -> list[Path]:
 
 
 def files(root: Path, ends: tuple[str, ...] = FORMATS) -> list[Path]:
-    """The files in a folder whose names end in one of `ends`; none where there is no such folder."""
+    """The files in a folder whose names end in one of `ends`, in any case; none where there is no such folder."""
     if not root.is_dir():
         return []
-    return sorted(entry for entry in root.iterdir() if entry.name.endswith(ends) and not _hidden(entry))
+    inside = (entry for entry in root.iterdir() if entry.name.lower().endswith(ends) and not _hidden(entry))
+    return sorted(entry for entry in inside if not entry.is_dir())
 
 
 def files_below(root: Path, ends: tuple[str, ...] = FORMATS) -> Iterator[Path]:
@@ -35,8 +36,8 @@ def files_below(root: Path, ends: tuple[str, ...] = FORMATS) -> Iterator[Path]:
 
 def stem(path: Path) -> str:
     """The file's name without .nii.gz, .mhd and so on."""
-    end = next((end for end in FORMATS if path.name.endswith(end)), path.suffix)
-    return path.name.removesuffix(end)
+    end = next((end for end in FORMATS if path.name.lower().endswith(end)), path.suffix)
+    return path.name[: len(path.name) - len(end)]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -60,6 +61,8 @@ def read_table(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]:
         lines = [(number, line) for number, line in enumerate(text, 1) if line.strip() and not line.startswith("#")]
         table = csv.DictReader(line for _, line in lines)
         names = [name.strip() for name in table.fieldnames or []]
+        if len(set(names)) < len(names):
+            raise BadInfo(path.name, "its columns must differ", ", ".join(names), "rename or remove one")
         table.fieldnames = names
         rows = {}
         for row in table:
@@ -71,6 +74,15 @@ def read_table(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]:
             remedy = f"add it; {nearest(column, names)}"
             raise BadInfo(path.name, f"it must have the column '{column}'", ", ".join(names) or "none", remedy)
     return rows
+
+
+def whole_number(text: object) -> int | None:
+    """The number that a text is, 0 or above; None where it is none. 1.0 is 1; ², which str.isdigit accepts, is none."""
+    try:
+        number = float(str(text)) if str(text).isascii() else -1.0
+    except ValueError:
+        return None
+    return int(number) if number >= 0 and number.is_integer() else None
 
 
 def _hidden(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """Medical Segmentation Decathlon: `TaskNN_Name/{imagesTr,labelsTr}/<case>.nii.gz`, 4-D for several channels.
 
-dataset.json orders the components ("modality"). Two tasks are known by their folder's name: Task01 (brain tumours,
-other label numbers than BraTS, no site in the names) and Task05 (prostate: T2 and ADC, two zones that make the gland).
+dataset.json orders the components ("modality") and names the labels. Two tasks are known by these names: Task01 (brain
+tumours, other label numbers than BraTS, no site in the names) and Task05 (prostate: T2, ADC, two zones make the gland).
 """
 
 __all__ = ["find", "recognise", "task"]
@@ -12,17 +12,17 @@ from segcal.data.case_files import CaseFiles, Found, ImageFile
 from segcal.data.faults import DataFault, MissingChannel
 from segcal.data.layouts import nnunet
 from segcal.data.layouts.listing import files, stem
-from segcal.data.layouts.nnunet import DATASET, read_dataset
+from segcal.data.layouts.nnunet import DATASET, Dataset, check_names, read_dataset
 from segcal.errors import UsageError, nearest
 from segcal.tasks import TaskSpec
 
 # Names of the decathlon's files -> ours, where they differ
 ALIASES = {"t1w": "t1", "t1gd": "t1ce", "t2w": "t2"}
-# Folder -> value in its label files -> value of our task's labels
+# Structures of the decathlon's dataset.json -> value of our task's labels
 KNOWN_LABELS = {
-    "Task01_BrainTumour": {1: 2, 2: 1, 3: 4},  # edema, non-enhancing, enhancing
-    "Task05_Prostate": {1: 1, 2: 1},  # peripheral zone, transition zone
-}
+    "edema": 2, "non-enhancing tumor": 1, "enhancing tumour": 4,  # Task01
+    "pz": 1, "tz": 1,  # Task05: both zones are gland
+}  # fmt: skip
 
 
 def recognise(root: Path) -> bool:
@@ -52,8 +52,12 @@ def find(root: Path, task: TaskSpec) -> Found:
         if at is None:
             raise UsageError(f"task {task.name}: no channel named '{name}' in {DATASET}; {nearest(name, names)}")
         components[name] = at if len(names) > 1 else None
-    known = KNOWN_LABELS.get(root.name, {})
-    values = known if set(known.values()) == set(task.labels) else {}
+    try:
+        values = _label_values(dataset, task)
+        if not values:
+            check_names(dataset, task)
+    except DataFault as fault:
+        return Found([], [fault])
     found = Found()
     labels = {path.name: path for path in files(root / "labelsTr")}
     for path in files(root / "imagesTr"):
@@ -69,3 +73,9 @@ def find(root: Path, task: TaskSpec) -> Found:
         rule = f"labels must have their image, imagesTr/{path.name}"
         found.faults.append(MissingChannel(stem(path), rule, "none", "add it"))
     return found
+
+
+def _label_values(dataset: Dataset, task: TaskSpec) -> dict[int, int]:
+    """Value in the label files -> the task's, where the decathlon's names tell it; else empty."""
+    values = {value: KNOWN_LABELS.get(name.lower(), 0) for value, name in dataset.labels().items()}
+    return values if set(values.values()) == set(task.labels) else {}

@@ -14,13 +14,14 @@ import numpy as np
 
 from segcal.data.case_files import CaseFiles, Found, ImageFile
 from segcal.data.faults import BadInfo, DataFault, DoubledCase, MissingCase, MissingChannel
-from segcal.data.layouts.listing import files, read_json, stem
+from segcal.data.layouts.listing import files, read_json, stem, whole_number
 from segcal.data.orient import orient
 from segcal.data.voxels.read import read_image
 from segcal.errors import UsageError, nearest
 from segcal.tasks import TaskSpec
 
 DATASET = "dataset.json"
+PARTS = ("imagesTr", "imagesTs")
 _SAFE = re.compile(r"[^A-Za-z0-9]+")
 
 
@@ -30,7 +31,11 @@ class Dataset:
 
     name: str
     channels: tuple[str, ...]  # lower case, in the order of the file numbers
-    labels: dict[int, str]  # without the background
+    given_labels: object  # as they stand there: a task may do without what they say
+
+    def labels(self) -> dict[int, str]:
+        """Value -> name, of either version; background left out. Raises BadInfo."""
+        return _labels(self.given_labels)
 
 
 def recognise(root: Path) -> bool:
@@ -42,15 +47,16 @@ def read_dataset(root: Path) -> Dataset:
     """dataset.json of either version. Raises BadInfo."""
     content = read_json(root / DATASET)
     named = content.get("channel_names") or content.get("modality")
-    if not isinstance(named, dict) or not named or not all(str(key).isdigit() for key in named):
-        rule = "channel_names must number the channels from 0"
+    rule = "channel_names must number the channels from 0"
+    if not isinstance(named, dict) or not named:
         raise BadInfo(DATASET, rule, repr(named)[:60], 'write {"0": "T2", "1": "ADC"}')
-    if sorted(map(int, named)) != list(range(len(named))):
-        raise BadInfo(DATASET, "channel_names must number the channels from 0", ", ".join(named), "number them anew")
-    channels = tuple(str(named[key]).lower() for key in sorted(named, key=int))
+    numbered = {whole_number(key): str(name).lower() for key, name in named.items()}
+    if set(numbered) != set(range(len(named))):
+        raise BadInfo(DATASET, rule, ", ".join(named), "number them anew")
+    channels = tuple(numbered[number] for number in range(len(named)))
     if len(set(channels)) < len(channels):
         raise BadInfo(DATASET, "channel names must differ", ", ".join(channels), "rename them")
-    return Dataset(_SAFE.sub("-", root.name).strip("-").lower(), channels, _labels(content.get("labels")))
+    return Dataset(_SAFE.sub("-", root.name).strip("-").lower(), channels, content.get("labels"))
 
 
 def task(root: Path, layout: str = "nnunet") -> TaskSpec:
@@ -69,7 +75,7 @@ def task(root: Path, layout: str = "nnunet") -> TaskSpec:
         name=dataset.name,
         layout=layout,
         channels=dataset.channels,
-        labels=dataset.labels,
+        labels=dataset.labels(),
         spacing_mm=(None, pixel, pixel),
         crop=tuple(int(np.ceil(n * mm / pixel / 16)) * 16 for n, mm in sides),
         batch=16,
@@ -81,14 +87,16 @@ def find(root: Path, task: TaskSpec) -> Found:
     if not (root / DATASET).is_file():
         return Found()
     try:
-        numbers = _numbers(read_dataset(root), task)
+        dataset = read_dataset(root)
+        check_names(dataset, task)
+        numbers = _numbers(dataset, task)
     except DataFault as fault:
         return Found([], [fault])
     found = Found()
     seen: dict[str, Path] = {}
     for part, split in (("Tr", ""), ("Ts", "test")):
-        if task.groups and f"images{part}" not in task.groups:
-            continue
+        if set(task.groups) & set(PARTS) and f"images{part}" not in task.groups:
+            continue  # a group of another layout, such as HGG, says nothing here
         images: dict[str, list[Path]] = {}
         for path in files(root / f"images{part}"):
             images.setdefault(stem(path), []).append(path)
@@ -123,6 +131,19 @@ def _numbers(dataset: Dataset, task: TaskSpec) -> dict[str, str]:
     return numbers
 
 
+def check_names(dataset: Dataset, task: TaskSpec) -> None:
+    """Raise BadInfo where a name that dataset.json and the task share has other numbers in them."""
+    try:
+        theirs = {name.lower(): value for value, name in dataset.labels().items()}
+    except DataFault:
+        return  # regions; the task names the values itself
+    for value, name in task.labels.items():
+        other = theirs.get(name.lower(), value)
+        if other != value and list(task.labels.values()).count(name) == 1:
+            rule = f"label '{name}' must have the task's number {value}"
+            raise BadInfo(DATASET, rule, f"{other}", "start from the folder's own task: segcal task show DIR")
+
+
 def _image(images: dict[str, list[Path]], case_id: str, name: str, number: str) -> ImageFile:
     candidates = images.get(f"{case_id}_{number}", [])
     if not candidates:
@@ -148,19 +169,22 @@ def _labels(given: object) -> dict[int, str]:
         raise BadInfo(
             DATASET, "labels must name the structures", repr(given)[:60], 'write {"background": 0, "gland": 1}'
         )
-    numbered = all(str(key).isdigit() for key in given)
+    numbered = all(whole_number(key) is not None for key in given)
     labels: dict[int, str] = {}
     for key, value in given.items():
         name, number = (str(value), key) if numbered else (str(key), value)
         if isinstance(number, list):
-            remedy = "number each structure by itself"
+            remedy = "name the values themselves in a task file (segcal task show brain), labels: {1: ...}"
             raise BadInfo(DATASET, f"label '{name}' must be one number", f"the region {number}", remedy)
         if name.lower() == "ignore":
             raise BadInfo(DATASET, "every voxel must have a class", "an 'ignore' label", "label those voxels")
-        if not str(number).isdigit():
+        value = whole_number(number)
+        if value is None:
             raise BadInfo(DATASET, f"label '{name}' must be one whole number", repr(number), "correct it")
-        if int(number) > 0:
-            labels[int(number)] = name
+        if value in labels:
+            raise BadInfo(DATASET, "labels must have different numbers", f"{labels[value]} and {name}", "correct it")
+        if value > 0:
+            labels[value] = name
     if not labels or max(labels) > 255:
         raise BadInfo(DATASET, "labels must be numbers from 1 to 255", str(labels)[:60], "number them anew")
     return dict(sorted(labels.items()))

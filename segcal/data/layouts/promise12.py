@@ -16,7 +16,7 @@ import numpy as np
 
 from segcal.data.case_files import CaseFiles, Found, ImageFile
 from segcal.data.faults import BadInfo, DataFault, DoubledCase, MissingChannel
-from segcal.data.layouts.listing import files_below, read_table
+from segcal.data.layouts.listing import files, files_below, read_table
 from segcal.data.voxels.itk_files import write_itk
 from segcal.errors import UsageError
 from segcal.tasks import TaskSpec
@@ -26,7 +26,7 @@ CHANNEL = "t2"
 COIL_LIST = "coil.csv"  # the user's own
 SHIPPED_LIST = "promise12_coil.csv"
 COILS = ("endorectal", "phased-array", "unknown")
-_IMAGE = re.compile(r"^Case\d+\.(mhd|mha)$")
+_IMAGE = re.compile(r"^Case\d+\.(mhd|mha)$", re.IGNORECASE)
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,8 @@ def find(root: Path, task: TaskSpec) -> Found:
     unlabelled = []
     seen: dict[str, Path] = {}
     for path in sorted(paths, key=lambda path: path.stem):
-        label = next((p for end in (".mhd", ".mha") if (p := _label(path, end)).exists()), None)
+        beside = {p.name.lower(): p for p in files(path.parent, (".mhd", ".mha"))}
+        label = next((beside[n] for end in (".mhd", ".mha") if (n := _label(path, end).name.lower()) in beside), None)
         if label is None:
             unlabelled.append(path)
         elif path.stem in seen:
@@ -58,6 +59,11 @@ def find(root: Path, task: TaskSpec) -> Found:
             if not task.groups or site in task.groups:
                 images = {CHANNEL: ImageFile((path,))}
                 found.cases.append(CaseFiles(path.stem, root, images, ImageFile((label,)), site, site))
+    for path in files_below(root, (".mhd", ".mha")):
+        case_id = path.stem.removesuffix("_segmentation")
+        if path.stem != case_id and _IMAGE.match(f"{case_id}.mhd") and case_id not in seen:
+            rule, remedy = f"{path.name} must have its image beside it", f"restore {case_id}.mhd"
+            found.faults.append(MissingChannel(case_id, rule, "none", remedy))
     labelled = {path.parent for path in seen.values()}
     for path in unlabelled:
         if path.parent in labelled:

@@ -22,6 +22,7 @@ from segcal.data.layouts.listing import files_below, folders, read_table
 from segcal.data.voxels.dicom import SeriesHeader, peek, write_series
 from segcal.data.voxels.itk_files import header_field, write_itk
 from segcal.data.voxels.read import FORMATS
+from segcal.data.voxels.streams import check_path
 from segcal.errors import UsageError
 from segcal.tasks import TaskSpec
 from segcal.volume import Volume
@@ -116,7 +117,7 @@ def _patients(root: Path) -> dict[str, list[Path]]:
 def _case(
     root: Path, case_id: str, tree: list[Path], drawn: list[Path], reference: str, task: TaskSpec
 ) -> CaseFiles | None:
-    series = _series(tree)
+    series = _series(tree, thorough=not drawn)  # a DICOM-SEG may lie between the slices of a series
     segmentations = [path for one in series.values() if one.header.modality == "SEG" for path in one.paths]
     annotations = drawn + segmentations
     if not annotations:
@@ -125,6 +126,7 @@ def _case(
         both = " and ".join(str(path.relative_to(root)) for path in annotations[:3])
         raise DoubledCase(case_id, "a patient must have one annotation", both, "remove the others")
     label = annotations[0]
+    check_path(label, root, case_id)
     images = {uid: one for uid, one in series.items() if one.header.modality != "SEG"}
     if not images:
         raise MissingCase(case_id, "an annotated patient must have DICOM images", "none", "download them")
@@ -168,7 +170,7 @@ def _series(tree: list[Path], thorough: bool = False) -> dict[str, Series]:
     paths: dict[str, list[Path]] = {}
     by_folder: dict[Path, list[Path]] = {}
     for folder in tree:
-        for path in files_below(folder, (".dcm", ".IMA", ".ima")):
+        for path in files_below(folder, (".dcm", ".ima")):
             by_folder.setdefault(path.parent, []).append(path)
     for inside in by_folder.values():
         ends = [peek(path) for path in dict.fromkeys((inside[0], inside[-1]))]

@@ -14,9 +14,18 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, MRImageStorage
 
-from segcal.data.faults import BadGeometry, DoubledCase, GridMismatch, MissingCase, Truncated, Unreadable
+from segcal.data.faults import (
+    AmbiguousSeries,
+    BadGeometry,
+    DoubledCase,
+    GridMismatch,
+    MissingCase,
+    Truncated,
+    Unreadable,
+)
 from segcal.data.voxels.raw import Raw, affine_of_lps
 from segcal.data.voxels.streams import AGAIN, check_path, check_size
 from segcal.volume import Volume
@@ -86,6 +95,9 @@ def read_series(paths: Sequence[Path], root: Path, case_id: str, uid: str = "") 
     if not slices:
         raise MissingCase(case_id, "a series must have slices", f"none of series {uid}", "restore its files")
     name = slices[0].path.parent.name
+    if len({one.uid for one in slices}) > 1:
+        several = f"{len({one.uid for one in slices})} series"
+        raise AmbiguousSeries(case_id, f"{name} must hold one series", several, "give each a folder of its own")
     check_size((*slices[0].shape, len(slices)), 4, name, case_id)
     axes, pixel_mm = _in_plane(slices, name, case_id)
     normal = np.cross(axes[:, 0], axes[:, 1])
@@ -133,6 +145,8 @@ def write_series(folder: Path, volume: Volume, uid: str, patient: str, study_uid
 
 def _read_file(path: Path, case_id: str) -> Slice:
     try:
+        if _is_deflated(path):  # it would be inflated whole before its size is known
+            raise ValueError("a deflated transfer syntax")
         data = pydicom.dcmread(path)
         if "SOPClassUID" in data and "PixelData" not in data:
             raise EOFError("no pixels")
@@ -172,6 +186,10 @@ def _read_file(path: Path, case_id: str) -> Slice:
     return one
 
 
+def _is_deflated(path: Path) -> bool:
+    return str(read_file_meta_info(path).get("TransferSyntaxUID", "")) == DeflatedExplicitVRLittleEndian
+
+
 def _pair(spacing: np.ndarray) -> tuple[float, float]:
     """PixelSpacing is (y, x)."""
     y, x = spacing
@@ -180,10 +198,12 @@ def _pair(spacing: np.ndarray) -> tuple[float, float]:
 
 def _in_plane(slices: Sequence[Slice], name: str, case_id: str) -> tuple[np.ndarray, tuple[float, float]]:
     """Axes of columns and rows (3, 2) in LPS, and their spacing (x, y); the same for all slices."""
-    kinds = {(*one.shape, *np.round(one.axes, 3).ravel(), *np.round(one.pixel_mm, 4)) for one in slices}
-    if len(kinds) != 1:
+    first = slices[0]
+    odd = [one for one in slices if one.shape != first.shape or not np.allclose(one.axes, first.axes, atol=1e-3)
+           or not np.allclose(one.pixel_mm, first.pixel_mm, rtol=1e-3)]  # fmt: skip
+    if odd:
         rule = f"the slices of {name} must share size, spacing and direction"
-        raise GridMismatch(case_id, rule, f"{len(kinds)} kinds", "give each series a folder of its own")
+        raise GridMismatch(case_id, rule, f"{odd[0].path.name} apart", "give each series a folder of its own")
     axes, pixel_mm = slices[0].axes, slices[0].pixel_mm
     if not np.isfinite(axes).all() or abs(axes[:, 0] @ axes[:, 1]) > 0.01 or abs(np.linalg.norm(axes) ** 2 - 2) > 0.02:
         raise BadGeometry(case_id, f"{name} must have axes at right angles", "a sheared or singular one", AGAIN)

@@ -28,6 +28,8 @@ def read_metaimage(path: Path, root: Path, case_id: str) -> Raw:
     if fields.get("headersize", "0") != "0":
         remedy = "write it as one .mha file"
         raise Unreadable(case_id, f"{path.name} must have voxels without a header", fields["headersize"], remedy)
+    if fields.get("binarydata", "true").lower() != "true":
+        raise Unreadable(case_id, f"{path.name} must hold binary voxels", "text", "write it as a binary file")
     packed = fields.get("compresseddata", "false").lower() == "true"
     big = fields.get("elementbyteordermsb", fields.get("binarydatabyteordermsb", "false")).lower() == "true"
     return _read(path, voxel_file(path, root, case_id), end, packed, big, case_id)
@@ -49,15 +51,15 @@ def read_nrrd(path: Path, root: Path, case_id: str) -> Raw:
 
 def voxel_file(path: Path, root: Path, case_id: str) -> Path | None:
     """The file beside a header that holds its voxels; None where they follow the header, and for other formats."""
-    if path.suffix not in (*_META, *_NRRD):
+    if path.suffix.lower() not in (*_META, *_NRRD):
         return None
     fields, _ = _fields(path, case_id)
-    if path.suffix in _META:
+    if path.suffix.lower() in _META:
         named = fields.get("elementdatafile", "")
         if not named or named.split()[0] == "LIST" or "%" in named:
             remedy = "write it as one .mha file"
             raise Unreadable(case_id, f"{path.name} must name one voxel file", named or "none", remedy)
-        return None if named == "LOCAL" else _companion(path, named, root, case_id)
+        return None if named.upper() == "LOCAL" else _companion(path, named, root, case_id)
     named = fields.get("data file", fields.get("datafile", ""))
     if "%" in named or named.upper().startswith("LIST"):
         raise Unreadable(case_id, f"{path.name} must name one voxel file", named, "write it as one .nrrd file")
@@ -66,7 +68,7 @@ def voxel_file(path: Path, root: Path, case_id: str) -> Path | None:
 
 def header_field(path: Path, case_id: str, name: str) -> str:
     """A key of the header of a MetaImage or NRRD file, such as one that a user added; "" where there is none."""
-    if path.suffix not in (*_META, *_NRRD):
+    if path.suffix.lower() not in (*_META, *_NRRD):
         return ""
     return _fields(path, case_id)[0].get(name.lower(), "").lstrip("=").strip()
 
@@ -91,6 +93,7 @@ def write_itk(path: Path, volume: Volume, fields: Mapping[str, str] | None = Non
 def _read(path: Path, beside: Path | None, end: int, packed: bool, big: bool, case_id: str) -> Raw:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
+    reader.SetImageIO("MetaImageIO" if path.suffix.lower() in _META else "NrrdImageIO")
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
@@ -99,6 +102,9 @@ def _read(path: Path, beside: Path | None, end: int, packed: bool, big: bool, ca
             raise BadGeometry(case_id, f"{path.name} must have axes at right angles", reason, "repair it") from None
         raise Unreadable(case_id, f"{path.name} must have a header that makes sense", reason, AGAIN) from None
     shape = tuple(reader.GetSize())
+    axes = len(shape)
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
     if len(shape) != 3 or reader.GetNumberOfComponents() != 1 or reader.GetPixelID() not in _TYPES:
         got = f"{'x'.join(map(str, shape))} of {reader.GetNumberOfComponents()} components"
         raise Unreadable(case_id, f"{path.name} must be one 3-D image of numbers", got, "split its channels")
@@ -114,8 +120,8 @@ def _read(path: Path, beside: Path | None, end: int, packed: bool, big: bool, ca
         raise Truncated(case_id, f"{source.name} must hold {n_bytes} bytes of voxels", f"{len(content)}", AGAIN)
     array = np.frombuffer(content, dtype=kind).reshape(shape, order="F").astype(np.float32)
     spacing = np.asarray(reader.GetSpacing())
-    direction = np.asarray(reader.GetDirection()).reshape(3, 3)
-    affine = affine_of_lps(direction, spacing, np.asarray(reader.GetOrigin()))
+    direction = np.asarray(reader.GetDirection()).reshape(axes, axes)[:3, :3]
+    affine = affine_of_lps(direction, spacing[:3], np.asarray(reader.GetOrigin())[:3])
     return Raw(array, affine, (float(spacing[0]), float(spacing[1]), float(spacing[2])))
 
 
@@ -132,7 +138,7 @@ def _companion(path: Path, named: str, root: Path, case_id: str) -> Path:
 
 def _fields(path: Path, case_id: str) -> tuple[dict[str, str], int]:
     """Lower-case keys and values of a text header, and where it ends: after MetaImage's last key, or an empty line."""
-    separator, last = ("=", "elementdatafile") if path.suffix in _META else (":", "")
+    separator, last = ("=", "elementdatafile") if path.suffix.lower() in _META else (":", "")
     with path.open("rb") as file:
         head = file.read(_MAX_HEADER)
     fields: dict[str, str] = {}

@@ -22,18 +22,40 @@ _HEADER_BYTES = 540  # NIfTI-2; NIfTI-1 has 348
 _MAX_OFFSET = 1 << 26  # header extensions lie before the voxels
 _SROW_X = 280  # where the sform begins in NIfTI-1
 
+_UNITS_MM = {1: 1000.0, 3: 0.001}  # metre and micrometre; all else is taken for mm
+_KINDS = "biuf"  # numbers, not colours or complex ones
+
 log = logging.getLogger(__name__)
+
+
+class _Header1(nib.Nifti1Header):  # type: ignore[misc]
+    quaternion_threshold = -1e-4  # rounding by other writers is no fault
+
+
+class _Header2(nib.Nifti2Header):  # type: ignore[misc]
+    quaternion_threshold = -1e-4
+
+
+class _Image1(nib.Nifti1Image):  # type: ignore[misc]
+    header_class = _Header1
+
+
+class _Image2(nib.Nifti2Image):  # type: ignore[misc]
+    header_class = _Header2
 
 
 def read_nifti(path: Path, case_id: str, component: int | None = None) -> Raw:
     """A .nii or .nii.gz file; of a 4-D one the component, counted from 0."""
     content = _read_stream(path, case_id)
     header = _header(content[:_HEADER_BYTES], path, case_id)
-    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    kind = _Image2 if isinstance(header, nib.Nifti2Header) else _Image1
     try:
         image = kind.from_bytes(content)
     except Exception as error:
         raise Unreadable(case_id, f"{path.name} must be NIfTI", str(error).splitlines()[0], AGAIN) from None
+    if header.get_data_dtype().kind not in _KINDS:
+        got, remedy = str(header.get_value_label("datatype")), "convert it to one number a voxel"
+        raise Unreadable(case_id, f"{path.name} must hold real numbers", got, remedy)
     if component is None:
         array = np.asarray(image.dataobj, dtype=np.float32)
     else:
@@ -91,11 +113,16 @@ def _read_stream(path: Path, case_id: str) -> bytes:
 def _header(head: bytes, path: Path, case_id: str) -> nib.Nifti1Header:
     size = int.from_bytes(head[:4], "little")
     big = int.from_bytes(head[:4], "big")
-    kind = nib.Nifti2Header if 540 in (size, big) else nib.Nifti1Header
+    kind = _Header2 if 540 in (size, big) else _Header1
     try:
-        if kind is nib.Nifti1Header and 348 not in (size, big):
+        if kind is _Header1 and 348 not in (size, big):
             raise ValueError("it does not start like one")
-        return kind.from_fileobj(io.BytesIO(head))
+        header = kind.from_fileobj(io.BytesIO(head))
+        if not header["magic"].item().startswith(b"n+"):
+            raise ValueError("the header of a pair of files (.hdr, .img)")
+        if np.isinf(header["scl_slope"]) or np.isinf(header["scl_inter"]):
+            raise ValueError("a slope or intercept that is not finite")
+        return header
     except Exception as error:  # nibabel raises many kinds for a header that makes no sense
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         remedy = "convert it to a single-file NIfTI"
@@ -104,27 +131,49 @@ def _header(head: bytes, path: Path, case_id: str) -> nib.Nifti1Header:
 
 def _offset(header: nib.Nifti1Header, path: Path, case_id: str) -> int:
     """Where the voxels begin; a broken header may say anything."""
-    at = float(header["vox_offset"])
-    if not 0 <= at <= _MAX_OFFSET:
-        rule = f"the voxels of {path.name} must begin within the first {_MAX_OFFSET} bytes"
+    at, first = float(header["vox_offset"]), int(header.single_vox_offset)
+    if not first <= at <= _MAX_OFFSET:
+        rule = f"the voxels of {path.name} must begin between byte {first} and {_MAX_OFFSET}"
         raise Unreadable(case_id, rule, f"byte {at:g}", AGAIN)
-    return int(header.get_data_offset())
+    return int(at)
 
 
 def _geometry(image: nib.Nifti1Image, path: Path, case_id: str) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """Affine and voxel size (x, y, z) in mm. Where sform and pixdim disagree the qform and pixdim are trusted."""
-    zooms = tuple(float(zoom) for zoom in image.header.get_zooms()[:3])
+    """Affine and voxel size (x, y, z) in mm. Where sform and pixdim disagree the qform and pixdim are trusted.
+
+    An identity sform is what writers leave that know none, so a coded qform is trusted over it too.
+    """
+    header = image.header
+    to_mm = _UNITS_MM.get(int(header["xyzt_units"]) & 7, 1.0)
+    zooms = tuple(float(zoom) * to_mm for zoom in header.get_zooms()[:3])
     if len(zooms) < 3:
         raise Unreadable(case_id, f"{path.name} must be one 3-D image", f"{len(zooms)} axes", "stack its slices")
-    affine = np.asarray(image.affine, dtype=np.float64)
+    scale = np.diag([to_mm, to_mm, to_mm, 1.0])
+    affine = scale @ np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or min(zooms) <= 0 or not np.isfinite(zooms).all():
         raise BadGeometry(case_id, f"{path.name} must have a positive voxel size", f"{zooms} mm", "repair its header")
     columns = np.linalg.norm(affine[:3, :3], axis=0)
-    qform = np.asarray(image.header.get_qform(), dtype=np.float64)
-    if not np.allclose(columns, zooms, rtol=0.01):
+    wrong_size = not np.allclose(columns, zooms, rtol=0.01)
+    if not wrong_size and header["qform_code"] == 0:
+        return affine, (zooms[0], zooms[1], zooms[2])
+    qform = _qform(header)
+    if qform is None and wrong_size:
+        rule = f"{path.name} must have an sform or a qform that agrees with its voxel size"
+        raise BadGeometry(case_id, rule, "neither", "repair its header")
+    qform = affine if qform is None else scale @ qform
+    identity = bool(np.array_equal(header.get_sform(), np.eye(4)))
+    if wrong_size:
         sides = "x".join(f"{side:.4g}" for side in columns), "x".join(f"{side:.4g}" for side in zooms)
         log.warning("%s: sform of %s says %s mm, pixdim %s mm; pixdim and qform are used", case_id, path.name, *sides)
-        affine = qform
-    elif image.header["qform_code"] > 0 and not np.allclose(affine, qform, atol=0.01 * max(zooms)):
-        log.warning("%s: sform and qform of %s place it differently; the sform is used", case_id, path.name)
-    return affine, (zooms[0], zooms[1], zooms[2])
+    elif not np.allclose(affine, qform, atol=0.01 * max(zooms)):
+        used = "qform" if identity else "sform"
+        log.warning("%s: sform and qform of %s place it differently; the %s is used", case_id, path.name, used)
+    return (qform if wrong_size or identity else affine), (zooms[0], zooms[1], zooms[2])
+
+
+def _qform(header: nib.Nifti1Header) -> np.ndarray | None:
+    """The qform; None for a quaternion that is none."""
+    try:
+        return np.asarray(header.get_qform(), dtype=np.float64)
+    except ValueError:
+        return None

@@ -18,9 +18,14 @@ AGAIN = "copy the file again from its source"
 
 def check_path(path: Path, root: Path, case_id: str) -> None:
     """Raise a DataFault for a file outside the root, absent, empty, or larger than any image."""
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        there, inside = path.is_file(), path.resolve().is_relative_to(root.resolve())
+    except (OSError, ValueError) as error:  # too long, or with a character that no name has
+        got = getattr(error, "strerror", None) or str(error)
+        raise MissingChannel(case_id, "its files must have names that can be opened", got, "rename them") from None
+    if not inside:
         raise UnsafePath(case_id, f"files must lie below {root}", str(path.resolve()), "copy the file into the folder")
-    if not path.is_file():
+    if not there:
         raise MissingChannel(case_id, f"{path.name} must be there", "no file", AGAIN)
     if path.stat().st_size > MAX_FILE_BYTES:
         got = f"{path.stat().st_size}"

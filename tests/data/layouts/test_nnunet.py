@@ -117,7 +117,13 @@ def test_images_without_labels_and_files_twice(tmp_path, kinds):
         ({"labels": {}}, "labels must name the structures"),
         ({"labels": {"background": 0, "whole": [1, 2]}}, "label 'whole' must be one number, got the region"),
         ({"labels": {"background": 0, "gland": 1, "ignore": 2}}, "got an 'ignore' label"),
-        ({"labels": {"background": 0, "gland": "x"}}, "'gland' must be one whole number"),
+        ({"labels": {"background": 0, "gland": "x"}}, "label 'gland' must be one whole number"),
+        ({"labels": {"background": 0, "gland": "²"}}, "label 'gland' must be one whole number"),
+        (
+            {"labels": {"background": 0, "gland": 1, "cyst": 1}},
+            "labels must have different numbers, got gland and cyst",
+        ),
+        ({"channel_names": {"0": "T2", "²": "ADC"}}, "must number the channels from 0, got 0, ²"),
         ({"labels": {"background": 0, "gland": 300}}, "labels must be numbers from 1 to 255"),
     ],
 )
@@ -129,5 +135,30 @@ def test_a_dataset_json_that_makes_no_sense(tmp_path, change, message):
     with pytest.raises(faults.BadInfo, match=message) as caught:
         load_task(str(root))
     assert "\n" not in str(caught.value)
-    (fault,) = find_cases(root, task).faults
-    assert isinstance(fault, faults.BadInfo)
+    found = find_cases(root, task)
+    if "label" in message:  # a task that names the values itself does without
+        assert found.faults == []
+    else:
+        assert isinstance(found.faults[0], faults.BadInfo)
+
+
+def test_regions_of_labels_are_no_hindrance_for_a_task_that_names_the_values(tmp_path):
+    write(tmp_path, dataset={**VERSION_2, "labels": {"background": 0, "whole": [1, 2], "core": [2]}})
+    with pytest.raises(faults.BadInfo, match=r"got the region \[1, 2\]; name the values themselves in a task file"):
+        load_task(str(tmp_path))
+    task = load_task("prostate", {"layout": "nnunet", "labels": {1: "rim", 2: "core"}, "structure_weights": {}})
+    _, label = read_case(find_cases(tmp_path, task).cases[0], task)
+    assert np.unique(label.array).tolist() == [0, 1, 2]
+
+
+def test_a_name_that_means_another_number_is_refused_not_swapped(tmp_path):
+    write(tmp_path, dataset={**VERSION_2, "labels": {"background": 0, "gland": 2, "lesion": 1}})
+    task = load_task("prostate", {"layout": "nnunet", "labels": {1: "gland", 2: "lesion"}, "structure_weights": {}})
+    (fault,) = find_cases(tmp_path, task).faults
+    assert "label 'gland' must have the task's number 1, got 2" in str(fault)
+
+
+def test_groups_of_another_layout_say_nothing_here(tmp_path):
+    write(tmp_path)
+    found = find_cases(tmp_path, load_task(str(tmp_path), {"groups": ["HGG"]}))
+    assert len(found.cases) == 4

@@ -25,13 +25,14 @@ def cohorts(tmp_path_factory):
     write_cohort("brain", root / "brats", cases=4, size=48)
     cases = find_cases(root / "brats", TASK).cases
     dataset = {"channel_names": {"0": "FLAIR", "1": "T1CE", "2": "T2"}, "labels": {"ncr": 1, "ed": 2, "et": 4}}
-    nnunet, msd = root / "Dataset001_Brain", root / "Task01_BrainTumour"
+    nnunet, msd = root / "Dataset001_Brain", root / "decathlon, renamed"
     for folder in (nnunet, msd):
         for part in ("imagesTr", "labelsTr"):
             (folder / part).mkdir(parents=True)
     (nnunet / "dataset.json").write_text(json.dumps(dataset))
+    labels = {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"}
     (msd / "dataset.json").write_text(
-        json.dumps({"modality": {"0": "FLAIR", "1": "T1w", "2": "T1gd", "3": "T2w"}, "labels": {"1": "a", "2": "b"}})
+        json.dumps({"modality": {"0": "FLAIR", "1": "T1w", "2": "T1gd", "3": "T2w"}, "labels": labels})
     )
     lines = ["case,flair,t2,t1ce,label,patient"]
     for case in cases:
