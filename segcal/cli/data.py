@@ -4,7 +4,7 @@ __all__ = ["add_data"]
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,9 @@ def _sheet(arguments: argparse.Namespace) -> None:
 def _prepare(arguments: argparse.Namespace) -> None:
     from segcal.data.prepare import prepare
 
-    cohort = prepare(arguments.dir, _task(arguments), bars(say), ood=arguments.ood)
+    task = _task(arguments)
+    if arguments.ood:
+        task = replace(task, groups=(), ids=())  # these choose among the cases that are learnt from
+    cohort = prepare(arguments.dir, task, bars(say), ood=arguments.ood)
     result = {"folder": str(cohort.folder), "digest": cohort.digest, "cases": cohort.counts()}
     print(json.dumps(result) if arguments.json else f"{cohort.folder}  {cohort.counts()}")

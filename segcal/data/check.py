@@ -2,6 +2,7 @@
 
 __all__ = ["CaseCheck", "check_cohort"]
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from segcal.data.case_files import CaseFiles
-from segcal.data.faults import DataFault
+from segcal.data.cohort import assign_splits
+from segcal.data.faults import BadSplit, DataFault, DoubledCase
 from segcal.data.layouts import find_cases
 from segcal.data.parallel import in_parallel
 from segcal.data.prepare_case import read_case
@@ -31,20 +33,38 @@ class CaseCheck:
 
 
 def check_cohort(root: Path, task: TaskSpec) -> Iterator[CaseCheck]:
-    """Faults of names and files first, then each case as it is read."""
+    """Faults of names, files and splits first, then each case as it is read; images that two cases share last."""
     found = find_cases(root, task)
-    for fault in found.faults:
-        yield CaseCheck(fault.case_id, fault=type(fault).__name__, message=str(fault), remedy=fault.remedy)
-    yield from in_parallel(lambda case: _check_case(case, task), found.cases)
+    faults = list(found.faults)
+    if found.cases and task.layout != task.ood_layout:
+        try:
+            assign_splits(found.cases, task)
+        except BadSplit as bad:
+            faults.append(bad)
+    for fault in faults:
+        yield _faulty(fault)
+    seen: dict[str, str] = {}
+    for check, digest in in_parallel(lambda case: _check_case(case, task), found.cases):
+        yield check
+        if digest and seen.setdefault(digest, check.case_id) != check.case_id:
+            rule, got = "its images must be its own", f"those of {seen[digest]}"
+            yield _faulty(DoubledCase(check.case_id, rule, got, "remove one of the two"))
 
 
-def _check_case(case: CaseFiles, task: TaskSpec) -> CaseCheck:
+def _faulty(fault: DataFault, where: str = "") -> CaseCheck:
+    return CaseCheck(fault.case_id, where, fault=type(fault).__name__, message=str(fault), remedy=fault.remedy)
+
+
+def _check_case(case: CaseFiles, task: TaskSpec) -> tuple[CaseCheck, str]:
+    """The line of a case, and a digest of its images."""
     try:
         volumes, label = read_case(case, task)
     except DataFault as fault:
-        return CaseCheck(
-            case.case_id, case.site or case.group, fault=type(fault).__name__, message=str(fault), remedy=fault.remedy
-        )
+        return _faulty(fault, case.site or case.group), ""
+    digest = hashlib.blake2b()
+    for volume in volumes.values():
+        digest.update(np.ascontiguousarray(volume.array).data)
     first = next(iter(volumes.values()))
     here = tuple(task.structures[value - 1] for value in np.unique(label.array) if value > 0)
-    return CaseCheck(case.case_id, case.site or case.group, first.array.shape, first.spacing_mm, here)
+    check = CaseCheck(case.case_id, case.site or case.group, first.array.shape, first.spacing_mm, here)
+    return check, digest.hexdigest()

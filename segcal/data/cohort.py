@@ -25,10 +25,13 @@ def assign_splits(cases: Sequence[CaseFiles], task: TaskSpec) -> dict[str, str]:
 
     Raises BadSplit where a split would stay empty, or where a layout puts cases of one patient into two splits.
     """
-    wanted = set(task.split_sites.values())
+    wanted, told = set(task.split_sites.values()), {case.site for case in cases}
     if any(case.split for case in cases):
         splits = _as_given(cases, task)
-    elif wanted and wanted <= {case.site for case in cases}:
+    elif wanted & told:
+        if wanted - told:
+            rule, got = f"cases of the sites {', '.join(sorted(wanted))} must be there", ", ".join(sorted(told - {""}))
+            raise BadSplit("cohort", rule, got, "add the others, or set split_sites: {} in a task file")
         splits = _by_site(cases, task)
     else:
         if len({case.patient or case.case_id for case in cases}) < len(SPLITS):

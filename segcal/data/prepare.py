@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,14 @@ import numpy as np
 
 from segcal.data.case_files import CaseFiles
 from segcal.data.cohort import OOD, SPLITS, assign_splits
+from segcal.data.faults import DoubledCase
 from segcal.data.layouts import find_cases
 from segcal.data.parallel import in_parallel
 from segcal.data.prepare_case import prepare_case
-from segcal.data.prepared import MANIFEST, PreparedCohort, open_prepared
+from segcal.data.prepared import MANIFEST, PreparedCohort, is_whole, open_prepared
 from segcal.data.voxels.itk_files import voxel_file
 from segcal.data.voxels.streams import check_path
+from segcal.errors import BadData
 from segcal.progress import Progress, silent
 from segcal.tasks import TaskSpec
 
@@ -55,6 +58,7 @@ def prepare(root: Path, task: TaskSpec, progress: Progress = silent, *, ood: boo
     cases = [case for case in found.cases if case.case_id in splits]
     sources = dict(zip([case.case_id for case in cases], in_parallel(_source_digests, cases), strict=True))
     parameters = {name: getattr(task, name) for name in _PREPARATION_FIELDS} | {"labels": list(task.labels.items())}
+    _check_doubles(sources, splits)
     told = {case.case_id: [case.site, case.group, list(case.label_values.items())] for case in cases}
     identity = {"format": FORMAT, "parameters": parameters, "splits": splits, "sources": sources, "told": told}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
@@ -62,8 +66,13 @@ def prepare(root: Path, task: TaskSpec, progress: Progress = silent, *, ood: boo
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{digest}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two sweeps that start together prepare once
-        if not (folder / MANIFEST).exists():
-            _build(folder, cases, task, identity | {"digest": digest, "root": str(root.absolute())}, progress)
+        if folder.exists():
+            try:
+                return open_prepared(folder)
+            except BadData as error:
+                log.warning("%s; they are prepared anew", str(error).partition(";")[0])
+                shutil.rmtree(folder)
+        _build(folder, cases, task, identity | {"digest": digest, "root": str(root.absolute())}, progress)
     return open_prepared(folder)
 
 
@@ -72,11 +81,11 @@ def _build(folder: Path, cases: list[CaseFiles], task: TaskSpec, manifest: dict[
     partial.mkdir(exist_ok=True)
 
     def one(case: CaseFiles) -> dict[str, Any]:
-        done = partial / f"{case.case_id}.json"
-        if not done.exists():
+        done = partial / f"{case.case_id}.case.json"
+        if not (done.exists() and is_whole(partial, json.loads(done.read_text()))):
             image, truth, entry = prepare_case(case, task)
-            _write(partial / f"{case.case_id}.image.npy", lambda file: np.save(file, image))
-            _write(partial / f"{case.case_id}.truth.npy", lambda file: np.save(file, truth))
+            for name, array in (("image", image), ("truth", truth)):
+                entry[f"{name}_bytes"] = _save(partial / f"{case.case_id}.{name}.npy", array)
             _write(done, lambda file: file.write(json.dumps(entry).encode()))
         written: dict[str, Any] = json.loads(done.read_text())
         return written | {"split": manifest["splits"][case.case_id], "sources": manifest["sources"][case.case_id]}
@@ -92,6 +101,23 @@ def _build(folder: Path, cases: list[CaseFiles], task: TaskSpec, manifest: dict[
     whole |= {"class_voxels": np.sum(learned, axis=0).tolist(), "cases": entries}
     _write(partial / MANIFEST, lambda file: file.write(json.dumps(whole, indent=1).encode()))
     partial.rename(folder)
+
+
+def _check_doubles(sources: dict[str, dict[str, str]], splits: dict[str, str]) -> None:
+    """Raise DoubledCase where two splits have the same image: a network would be tested on what it has seen."""
+    seen: dict[str, str] = {}
+    for case_id, digests in sources.items():
+        for name, digest in digests.items():
+            other = seen.setdefault(digest, case_id)
+            if splits[other] != splits[case_id] and not name.startswith("label") and not name.endswith(" is"):
+                got = f"{name} of {other} ({splits[other]}) and {case_id} ({splits[case_id]})"
+                raise DoubledCase(case_id, "an image must be in one split", got, "remove one of the two")
+
+
+def _save(path: Path, array: np.ndarray) -> int:
+    """Write an array; returns the size of the file."""
+    _write(path, lambda file: np.save(file, array))
+    return path.stat().st_size
 
 
 def _write(path: Path, write: Callable[[Any], Any]) -> None:

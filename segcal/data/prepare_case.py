@@ -9,8 +9,17 @@ import numpy as np
 from segcal.data.case_files import CaseFiles
 from segcal.data.faults import GridMismatch
 from segcal.data.orient import orient
-from segcal.data.resample import Spacing, crop_or_pad, outside_share, resample, resample_labels, resample_onto
+from segcal.data.resample import (
+    Spacing,
+    crop_or_pad,
+    outside_share,
+    resample,
+    resample_labels,
+    resample_onto,
+    resampled_shape,
+)
 from segcal.data.voxels.read import read_image, read_labels, same_grid
+from segcal.data.voxels.streams import check_size
 from segcal.tasks import TaskSpec
 from segcal.volume import Volume
 
@@ -40,6 +49,8 @@ def prepare_case(case: CaseFiles, task: TaskSpec) -> tuple[np.ndarray, np.ndarra
     first = next(iter(volumes.values()))
     z, y, x = (want or have for want, have in zip(task.spacing_mm, first.spacing_mm, strict=True))
     target_mm: Spacing = (z, y, x)
+    grid = resampled_shape(label.array.shape, first.spacing_mm, target_mm)
+    check_size(grid, 4, "its prepared grid", case.case_id)
     scaled = [scale_intensity(volumes[name].array, task.intensity, task.intensity_inside) for name in task.channels]
     image = np.stack([resample(array, first.spacing_mm, target_mm) for array in scaled])
     classes = resample_labels(label.array, task.n_classes, first.spacing_mm, target_mm, task.label_resampling)

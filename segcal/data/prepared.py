@@ -1,6 +1,6 @@
 """A prepared cohort: memory-mapped cases and the manifest that says what they are."""
 
-__all__ = ["MANIFEST", "PreparedCohort", "open_prepared"]
+__all__ = ["MANIFEST", "PreparedCohort", "is_whole", "open_prepared"]
 
 import json
 from dataclasses import dataclass
@@ -61,4 +61,18 @@ def open_prepared(folder: Path) -> PreparedCohort:
             f"prepared data must have a manifest, got none in {folder}; "
             "set SEGCAL_HOME to where they are, or call the same `segcal sweep` again (it trains nothing twice)"
         )
-    return PreparedCohort(folder, json.loads(path.read_text()))
+    again = "call `segcal data prepare` or the same `segcal sweep` again: they are prepared anew"
+    try:
+        manifest = json.loads(path.read_text())
+        torn = [entry["case_id"] for entry in manifest["cases"] if not is_whole(folder, entry)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadData(f"{path} must be a manifest of prepared data, got {type(error).__name__}; {again}") from None
+    if torn:
+        raise BadData(f"prepared data in {folder} must be whole, got damaged files of {torn[0]}; {again}")
+    return PreparedCohort(folder, manifest)
+
+
+def is_whole(folder: Path, entry: dict[str, Any]) -> bool:
+    """Whether a case's arrays are there with the sizes that they were written with."""
+    paths = {name: folder / f"{entry['case_id']}.{name}.npy" for name in ("image", "truth")}
+    return all(path.is_file() and path.stat().st_size == entry[f"{name}_bytes"] for name, path in paths.items())

@@ -6,7 +6,7 @@ one grid to another that may be tilted against it.
 
 __all__ = [
     "Spacing", "crop_or_pad", "outside_share", "resample", "resample_labels", "resample_onto", "resample_volume",
-    "uncrop",
+    "resampled_shape", "uncrop",
 ]  # fmt: skip
 
 from collections.abc import Callable
@@ -59,6 +59,11 @@ def resample_onto(label: Volume, image: Volume, n_classes: int, how: str) -> Vol
     if how != "nearest":
         classes = _largest(take, label.array, n_classes, classes)
     return Volume(classes, image.spacing_mm, image.affine)
+
+
+def resampled_shape(shape: tuple[int, ...], spacing_mm: Spacing, target_mm: Spacing) -> tuple[int, ...]:
+    """Shape of an image after the change of its voxel size: what covers the same extent, to the nearest voxel."""
+    return tuple(max(1, round(n * old / new)) for n, old, new in zip(shape, spacing_mm, target_mm, strict=True))
 
 
 def resample_volume(volume: Volume, onto: Volume, outside: float = 0.0, *, nearest: bool = False) -> Volume:
@@ -145,8 +150,7 @@ def _on_grid(
     grid = _filter(interpolator)
     grid.SetOutputSpacing(target_mm[::-1])
     grid.SetOutputOrigin([(new - old) / 2 for new, old in zip(target_mm[::-1], spacing_mm[::-1], strict=True)])
-    rounded = [max(1, round(n * old / new)) for n, old, new in zip(array.shape, spacing_mm, target_mm, strict=True)]
-    grid.SetSize([int(n) for n in (shape or rounded)[::-1]])
+    grid.SetSize([int(n) for n in (shape or resampled_shape(array.shape, spacing_mm, target_mm))[::-1]])
     grid.SetUseNearestNeighborExtrapolator(True)
     resampled: np.ndarray = sitk.GetArrayFromImage(grid.Execute(image))
     return resampled

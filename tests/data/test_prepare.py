@@ -113,7 +113,7 @@ def test_what_a_killed_preparation_left_is_not_believed(folder, tiny_task):
     whole.folder.rename(partial)
     (partial / MANIFEST).unlink()
     victim = whole.manifest["cases"][2]["case_id"]
-    (partial / f"{victim}.json").unlink()
+    (partial / f"{victim}.case.json").unlink()
     (partial / f"{victim}.image.npy").write_bytes(b"half")
     with pytest.raises(BadData, match="must have a manifest"):
         open_prepared(partial)

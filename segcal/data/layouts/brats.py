@@ -73,14 +73,26 @@ def write_case(
         write_nifti(folder / f"{case_id}_{name}.nii.gz", voxels)
 
 
-def _case_folders(root: Path) -> list[tuple[Path, str]]:
+def _case_folders(root: Path, depth: int = 2) -> list[tuple[Path, str]]:
+    """Case folders with their grade; archives wrap them in one or two folders that are called BraTS too."""
     found = []
     for entry in folders(root):
         if entry.name in GRADES:
             found += [(case, entry.name) for case in folders(entry)]
-        elif entry.name.lower().startswith("brats") or any(entry.glob(f"{entry.name}_*.nii*")):
+        elif _is_case(entry):
             found.append((entry, root.name if root.name in GRADES else ""))
+        elif depth and "brats" in entry.name.lower():
+            found += _case_folders(entry, depth - 1)
     return found
+
+
+def _is_case(folder: Path) -> bool:
+    """Whether it holds images of a case, or is called like one and holds no folders."""
+    ends = {path.name[len(folder.name) :].partition(".")[0].lower() for path in files(folder, _ENDS)}
+    known = {f"_{name}" for name in (*CHANNELS, "seg")} | {f"-{name}" for name in _NAMES_2023.values()}
+    if ends & known or any(folder.glob("VSD.Brain*")):
+        return True
+    return folder.name.lower().startswith("brats") and not folders(folder)
 
 
 def _add_case(found: Found, root: Path, folder: Path, group: str, task: TaskSpec) -> None:

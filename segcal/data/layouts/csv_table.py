@@ -6,6 +6,7 @@ Columns: `case`, `label`, one for each channel of the task; and, where wanted, `
 
 __all__ = ["TABLE", "find", "recognise"]
 
+import re
 from pathlib import Path
 
 from segcal.data.case_files import CaseFiles, Found, ImageFile
@@ -15,6 +16,8 @@ from segcal.tasks import TaskSpec
 
 TABLE = "cases.csv"
 SPLITS = ("", "train", "val", "test")
+MAX_NAME = 100
+_NAME = re.compile(rf"[^./\\\x00-\x1f][^/\\\x00-\x1f]{{0,{MAX_NAME - 1}}}")  # it becomes the name of files
 
 
 def recognise(root: Path) -> bool:
@@ -48,9 +51,9 @@ def find(root: Path, task: TaskSpec) -> Found:
 
 def _case(root: Path, task: TaskSpec, cells: dict[str, str], number: int) -> CaseFiles:
     case_id = cells["case"]
-    if not case_id or "/" in case_id or case_id.startswith("."):
-        rule = f"line {number} must name its case, without / and not starting with ."
-        raise BadInfo(TABLE, rule, f"'{case_id}'", "correct the line")
+    if not _NAME.fullmatch(case_id):
+        rule = f"line {number} must name its case with 1 to {MAX_NAME} characters, no / and no leading ."
+        raise BadInfo(TABLE, rule, f"'{case_id[:40]}'", "correct the line")
     split = cells.get("split", "")
     if split not in SPLITS:
         raise BadInfo(case_id, f"split in {TABLE} must be train, val or test", f"'{split}'", "correct the line")

@@ -40,9 +40,12 @@ def check_size(shape: Sequence[int], itemsize: int, name: str, case_id: str) -> 
     if not shape or min(shape) < 1:
         raise Unreadable(case_id, f"{name} must have sides of at least 1 voxel", shown or "none", AGAIN)
     voxels = int(np.prod(shape, dtype=np.float64))
-    if voxels > MAX_VOXELS or voxels * itemsize > MAX_BYTES:
+    if voxels > MAX_VOXELS:
         rule = f"{name} must hold at most {MAX_VOXELS} voxels"
         raise TooLarge(case_id, rule, f"{voxels} ({shown})", "crop it to the organ")
+    if voxels * itemsize > MAX_BYTES:
+        rule = f"{name} must hold at most {MAX_BYTES} bytes"
+        raise TooLarge(case_id, rule, f"{voxels * itemsize}", "store it with fewer bytes a voxel, or crop it")
     return voxels * itemsize
 
 

@@ -95,7 +95,7 @@ def test_a_patient_in_two_splits_is_refused_and_a_silent_case_follows_its_patien
     [
         ([line(0), line(0)], "DoubledCase", "a case must stand in one line, got line 3"),
         ([",a,b,,,"], "BadInfo", "line 2 must name its case"),
-        (["a/b,a,b,,,"], "BadInfo", "without /"),
+        (["a/b,a,b,,,"], "BadInfo", "no / and no leading"),
         ([line(0, "training")], "BadInfo", "must be train, val or test, got 'training'"),
         (["c0,,labels/0.nii.gz,,,"], "MissingChannel", "column 't2' must hold a path, got an empty cell"),
     ],

@@ -209,7 +209,7 @@ def test_grids_must_agree():
     same_grid("c", "seg", volume, "flair", volume)
     shifted = AFFINE.copy()
     shifted[0, 3] = 0.5
-    with pytest.raises(faults.GridMismatch, match=r"seg must lie on the grid of flair, got affines that differ by 0.5"):
+    with pytest.raises(faults.GridMismatch, match=r"seg must lie on the grid of flair, got corners that lie 0.5 mm apart"):
         same_grid("c", "seg", Volume(np.zeros((2, 3, 4)), (2, 1, 1), shifted), "flair", volume)
     with pytest.raises(faults.GridMismatch, match=r"shape \(2, 3, 5\) against \(2, 3, 4\)"):
         same_grid("c", "seg", Volume(np.zeros((2, 3, 5)), (2, 1, 1), AFFINE), "flair", volume)
