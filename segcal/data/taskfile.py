@@ -2,6 +2,8 @@
 
 __all__ = ["load_task", "read_yaml", "task_yaml", "validate"]
 
+import math
+import re
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from segcal.data.cohort import SPLITS
 from segcal.data.layouts import LAYOUTS, recognise
 from segcal.errors import UsageError, nearest
 from segcal.tasks import TASKS, TaskSpec
@@ -30,19 +33,58 @@ def load_task(name: str, overrides: dict[str, Any] | None = None) -> TaskSpec:
     else:
         raise UsageError(f"no task named '{name}'; {nearest(name, TASKS)}, or a YAML file, or a folder of data")
     task = validate(TypeAdapter(TaskSpec), given | (overrides or {}), f"task {name}")
+    _check_values(task, f"task {name}")
+    _check_names(task, f"task {name}")
+    return task
+
+
+def _check_names(task: TaskSpec, where: str) -> None:
+    """Raise UsageError for a name that is unknown, empty or there twice."""
     for layout in (task.layout, task.ood_layout):
         if layout and layout not in LAYOUTS:
-            raise UsageError(f"task {name}: no layout named '{layout}'; {nearest(layout, LAYOUTS)}")
-    if 0 in task.labels or len(task.labels) < 1:
-        raise UsageError(f"task {name}: labels must name at least one value other than 0, got {dict(task.labels)}")
-    if len(task.crop) not in (2, 3):
-        raise UsageError(f"task {name}: crop must be (y, x) or (z, y, x), got {task.crop}")
-    if any(side < 16 or side % 16 for side in task.crop):
-        raise UsageError(f"task {name}: crop must be multiples of 16, got {task.crop}")
+            raise UsageError(f"{where}: no layout named '{layout}'; {nearest(layout, LAYOUTS)}")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", task.name):
+        raise UsageError(
+            f"{where}: name must be letters, digits, _, - and . (it names registered models), got {task.name}"
+        )
+    if not task.channels or len(set(task.channels)) < len(task.channels) or "label" in task.channels:
+        got = ", ".join(task.channels) or "none"
+        raise UsageError(f"{where}: channels must be different names other than 'label', got {got}")
     unknown = set(task.structure_weights) - set(task.structures)
     if unknown:
-        raise UsageError(f"task {name}: no structure named '{min(unknown)}'; {nearest(min(unknown), task.structures)}")
-    return task
+        raise UsageError(f"{where}: no structure named '{min(unknown)}'; {nearest(min(unknown), task.structures)}")
+    unknown = (set(task.split_sites) | set(task.split_counts)) - set(SPLITS)
+    if unknown:
+        raise UsageError(f"{where}: no split named '{min(unknown)}'; {nearest(min(unknown), SPLITS)}")
+
+
+def _check_values(task: TaskSpec, where: str) -> None:
+    """Raise UsageError for a value out of its range."""
+    sides = [side for side in task.spacing_mm if side is not None]
+    weights, shares = task.structure_weights.values(), task.split_fractions
+    shared = any(shares) and all(0 <= share < math.inf for share in shares)
+    rules = [
+        ("labels", "name values from 1 to 255", task.labels and all(0 < value < 256 for value in task.labels)),
+        ("crop", "be (y, x) or (z, y, x)", len(task.crop) in (2, 3)),
+        ("crop", "be multiples of 16, at most 1024", all(n % 16 == 0 and 16 <= n <= 1024 for n in task.crop)),
+        ("spacing_mm", "be null or 0.05 to 50", all(0.05 <= side <= 50 for side in sides)),
+        ("batch", "be at least 1", task.batch >= 1),
+        ("split_fractions", "be at least 0 and not all 0", shared),
+        ("split_counts", "be at least 1", all(count >= 1 for count in task.split_counts.values())),
+        ("split_seed", "be at least 0", task.split_seed >= 0),
+        (
+            "structure_weights",
+            "be finite and at least 0",
+            all(0 <= weight < math.inf for weight in weights),
+        ),
+        ("box_margin_mm", "be finite and at least 0", 0 <= task.box_margin_mm < math.inf),
+        ("box_margin_slices", "be at least 0", task.box_margin_slices >= 0),
+        ("ensemble_sizes", "be at least 1", task.ensemble_sizes and min(task.ensemble_sizes) >= 1),
+        ("curve_draws", "be at least 1", task.curve_draws >= 1),
+    ]
+    for field, rule, holds in rules:
+        if not holds:
+            raise UsageError(f"{where}: {field} must {rule}, got {getattr(task, field)}")
 
 
 def _task_of_folder(root: Path) -> TaskSpec:

@@ -112,3 +112,10 @@ def test_what_the_layout_says_is_kept_and_what_it_does_not_is_divided():
 def test_a_layout_that_leaves_a_split_empty():
     with pytest.raises(faults.BadSplit, match="train, val and test must each hold a case, got 2/0/1"):
         assign_splits(given_split("train", "train", "test"), TASKS["heart"])
+
+
+def test_a_site_that_is_not_there_is_told_and_not_replaced_by_chance():
+    cases = [case(f"a{i}", "CBICA") for i in range(9)] + [case("b", "2013")]
+    with pytest.raises(faults.BadSplit, match=r"cases of the sites CBICA, TCIA must be there, got 2013, CBICA;"):
+        assign_splits(cases, BRAIN)
+    assert len(assign_splits(cases, load_task("brain", {"split_sites": {}}))) == 10

@@ -91,7 +91,7 @@ def _component(image: nib.Nifti1Image, component: int, path: Path, case_id: str)
 def _read_stream(path: Path, case_id: str) -> bytes:
     """The whole decompressed file; reading gzip to its end is what checks its CRC."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as stream:
             head = stream.read(_HEADER_BYTES)
             header = _header(head, path, case_id)
             n_bytes = check_size(header.get_data_shape(), header.get_data_dtype().itemsize, path.name, case_id)

@@ -1,10 +1,11 @@
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from segcal.data import faults
-from segcal.data.layouts import acdc
+from segcal.data.layouts import acdc, recognise
 from segcal.data.prepare_case import read_case
 from segcal.errors import UsageError
 from segcal.tasks import TASKS
@@ -55,7 +56,13 @@ def test_with_and_without_testing_and_the_group_itself(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "got"), [(None, "got none"), ("ES: 9\nGroup: NOR\n", "got no line ED"), ("ED: first\n", "got ED: first")]
+    ("text", "got"),
+    [
+        (None, "got none"),
+        ("ES: 9\nGroup: NOR\n", "got no line ED"),
+        ("ED: first\n", "got ED: first"),
+        ("ED: ²\n", "got ED: ²"),
+    ],
 )
 def test_info_cfg_without_ed(tmp_path, text, got):
     folder, _ = write(tmp_path, "patient001")
@@ -85,3 +92,23 @@ def test_files_that_are_missing_or_double(tmp_path, kinds):
 def test_other_channels_are_refused(tmp_path):
     with pytest.raises(UsageError, match="ACDC has the one channel 'cine', got t1ce, t2, flair"):
         acdc.find(tmp_path, TASKS["brain"])
+
+
+@pytest.mark.parametrize("text", ["ed: 1\nES: 9\n", "\ufeffED: 1\r\nES: 9\r\n", "ES: 9\n ED : 1 \n"])
+def test_info_cfg_as_other_editors_leave_it(tmp_path, text):
+    folder, _ = write(tmp_path, "patient001")
+    (folder / "Info.cfg").write_text(text, encoding="utf-8", newline="")
+    found = acdc.find(tmp_path, HEART)
+    assert (len(found.cases), found.faults) == (1, [])
+
+
+def test_the_archives_own_folder_and_capitals(tmp_path):
+    write(tmp_path / "database", "patient001")
+    write(tmp_path / "database", "patient101", group="Testing")
+    assert [case.group for case in acdc.find(tmp_path, HEART).cases] == ["training"]
+    assert len(acdc.find(tmp_path, replace(HEART, groups=())).cases) == 2
+
+
+def test_it_is_not_taken_for_brats(tmp_path):
+    write(tmp_path, "patient001")
+    assert [recognise(folder) for folder in (tmp_path, tmp_path / "training")] == ["acdc", "acdc"]

@@ -189,3 +189,33 @@ def test_2015_lies_deeper_and_splits_the_core_in_two(tmp_path):
     _, label = read_case(case, BRAIN)
     assert label.array[1, 0, 0] == label.array[1, 1, 1] == 1  # necrosis and non-enhancing core are one structure
     assert (case.site, case.group) == ("TCIA", "HGG")
+
+
+def test_sites_of_2018_carry_numbers(tmp_path):
+    for case_id in ("Brats18_CBICA_AAB_1", "Brats18_TCIA01_131_1", "Brats18_TCIA08_105_1", "Brats18_2013_0_1"):
+        write(tmp_path, case_id)
+    sites = {case.case_id: case.site for case in brats.find(tmp_path, BRAIN).cases}
+    assert sites == {
+        "Brats18_2013_0_1": "2013", "Brats18_CBICA_AAB_1": "CBICA",
+        "Brats18_TCIA01_131_1": "TCIA", "Brats18_TCIA08_105_1": "TCIA",
+    }  # fmt: skip
+
+
+def test_scans_of_a_2015_patient_stay_together(tmp_path):
+    scans = {"105": ("0001", "0117", "0187"), "260": ("0001", "0129"), "309": ("0001",), "401": ("0001",)}
+    for patient, ends in scans.items():
+        for end in ends:
+            write(tmp_path, f"brats_tcia_pat{patient}_{end}")
+    cases = brats.find(tmp_path, BRAIN).cases
+    assert {case.patient for case in cases} == {f"brats_tcia_pat{patient}" for patient in scans}
+    assert {case.site for case in cases} == {"TCIA"}
+
+
+def test_archives_wrap_their_cases_in_folders_called_brats_too(tmp_path):
+    below = tmp_path / "BraTS2020_TrainingData" / "MICCAI_BraTS2020_TrainingData"
+    write(below, "BraTS20_Training_001", "")
+    (below / "BraTS20_Training_002").mkdir()
+    found = brats.find(tmp_path, BRAIN)
+    assert [case.case_id for case in found.cases] == ["BraTS20_Training_001"]
+    assert fault_kinds(tmp_path) == [faults.MissingCase]
+    assert "BraTS20_Training_002: a case folder must hold images" in str(found.faults[0])

@@ -119,3 +119,32 @@ def test_a_missing_column_and_no_table_at_all(tmp_path, kinds):
 def test_a_table_does_not_tell_its_labels(tmp_path):
     with pytest.raises(UsageError, match="the csv layout does not tell the labels; name a task with --task"):
         load_task(str(write(tmp_path, [line(0)])))
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "message"),
+    [
+        ([line(0)], "case,t2,t2,label,split,site", "its columns must differ, got case, t2, t2"),
+        (["x" * 101 + ",a,b,,,"], None, "must name its case with 1 to 100 characters"),
+        (["a\0b,a,b,,,"], None, "must name its case"),
+        (["..,a,b,,,"], None, "must name its case"),
+    ],
+)
+def test_names_that_make_no_files(tmp_path, rows, header, message):
+    root = write(tmp_path, rows, **({"header": header} if header else {}))
+    (fault,) = find_cases(root, TASK).faults
+    assert isinstance(fault, faults.BadInfo)
+    assert message in str(fault)
+
+
+def test_two_series_in_one_folder(tmp_path):
+    image, _ = ball(0)
+    write(tmp_path, ["c0,series,labels/0.nii.gz,,,"])
+    for number, uid in enumerate(("1.2.3.4.5.6.7", "1.2.3.4.5.6.8")):
+        write_series(tmp_path / f"s{number}", image, uid, "p", "1.2", "t2")
+        for path in (tmp_path / f"s{number}").iterdir():
+            (tmp_path / "series").mkdir(exist_ok=True)
+            path.rename(tmp_path / "series" / f"{number}-{path.name}")
+    (case,) = find_cases(tmp_path, TASK).cases
+    with pytest.raises(faults.AmbiguousSeries):
+        read_case(case, TASK)

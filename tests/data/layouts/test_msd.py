@@ -87,3 +87,18 @@ def test_files_without_their_partner_and_a_short_4d_file(tmp_path, kinds):
     assert kinds(found) == ["MissingChannel", "MissingChannel"]
     with pytest.raises(faults.Unreadable, match="must be 4-D with at least 3 components"):
         read_case(found.cases[0], task)
+
+
+def test_the_labels_are_known_by_their_names_not_by_the_folders(tmp_path):
+    root = write(tmp_path / "renamed", BRAIN)
+    task = load_task("brain", {"layout": "msd"})
+    _, label = read_case(find_cases(root, task).cases[0], task)
+    assert (label.array[ball(0, labels=(1, 2, 3))[1].array == 1] == 2).all()  # edema, the task's second class
+
+
+def test_names_that_contradict_the_task_are_refused(tmp_path, kinds):
+    labels = {"0": "background", "1": "gland", "2": "lesion"}
+    root = write(tmp_path / "mine", {**PROSTATE, "labels": labels})
+    task = load_task("prostate", {"layout": "msd", "labels": {2: "gland", 1: "lesion"}, "structure_weights": {}})
+    found = find_cases(root, task)
+    assert kinds(found) == ["BadInfo"]

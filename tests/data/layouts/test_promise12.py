@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from segcal.data.layouts import promise12
+from segcal.data.layouts import find_cases, promise12
 from segcal.data.prepare_case import read_case
 from segcal.errors import UsageError
 from segcal.tasks import TASKS
@@ -59,3 +59,28 @@ def test_a_case_twice_and_an_unknown_coil(tmp_path, kinds):
 def test_other_channels_are_refused(tmp_path):
     with pytest.raises(UsageError, match="PROMISE12 has the one channel 't2'"):
         promise12.find(tmp_path, TASKS["heart"])
+
+
+def test_a_label_without_its_image_is_a_fault(tmp_path, kinds):
+    for number in range(3):
+        promise12.write_case(tmp_path, f"Case0{number}", *ball())
+    (tmp_path / "Case01.mhd").unlink()
+    found = promise12.find(tmp_path, TASK)
+    assert kinds(found) == ["MissingChannel"]
+    assert "Case01_segmentation.mhd must have its image beside it, got none; restore Case01.mhd" in str(found.faults[0])
+
+
+def test_capitals(tmp_path):
+    promise12.write_case(tmp_path, "Case00", *ball())
+    for path in list(tmp_path.glob("*.mhd")):
+        path.rename(path.with_suffix(".MHD"))
+    (case,) = promise12.find(tmp_path, TASK).cases
+    read_case(case, TASK)
+
+
+def test_a_broken_list_of_coils_is_told_also_where_ids_are_chosen(tmp_path, kinds):
+    promise12.write_case(tmp_path, "Case00", *ball())
+    (tmp_path / "coil.csv").write_text("case,coils\nCase00,endorectal\n")
+    found = find_cases(tmp_path, replace(TASK, ids=("Case00", "Case07")))
+    assert kinds(found) == ["BadInfo"]
+    assert "coil.csv: it must have the column 'coil'" in str(found.faults[0])

@@ -181,9 +181,53 @@ def test_a_dicom_segmentation_brings_its_reference_and_its_zones_make_the_gland(
     (case,) = found.cases
     assert case.channels["t2"].series == uids["t2_tse_tra"]
     assert dice(read_case(case, TASK)[1].array > 0, label.array > 0) > 0.97
-    (folder.parent / "seg" / "1-1.dcm").write_bytes((folder.parent / "seg" / "1-1.dcm").read_bytes()[:-700])
-    with pytest.raises(faults.DataFault):
+    path = folder.parent / "seg" / "1-1.dcm"
+    good = path.read_bytes()
+    path.write_bytes(good[:-20])
+    with pytest.raises(faults.Truncated):
         read_case(case, TASK)
+    for cut in range(200, len(good) - 700, 397):
+        path.write_bytes(good[:cut])
+        with pytest.raises(faults.DataFault):
+            read_case(case, TASK)
+    # Moved between the slices of a series it is found all the same.
+    path.write_bytes(good)
+    path.rename(folder / "1-02b.dcm")
+    (case,) = prostatex.find(tmp_path, TASK).cases
+    assert case.label.name == "1-02b.dcm"
+    # One frame that lies far away would make a volume of a hundred thousand slices.
+    far = pydicom.dcmread(folder / "1-02b.dcm")
+    position = far.PerFrameFunctionalGroupsSequence[-1].PlanePositionSequence[0]
+    first = far.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence[0]
+    along = np.cross(*np.array(far.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
+                               .ImageOrientationPatient, dtype=float).reshape(2, 3))  # fmt: skip
+    there = np.array(first.ImagePositionPatient, dtype=float) + along * 3.0 * 1_000_000
+    position.ImagePositionPatient = [f"{value:.10g}"[:16] for value in there]
+    far.save_as(folder / "1-02b.dcm")
+    with pytest.raises((faults.TooLarge, faults.Unreadable)):
+        read_case(case, TASK)
+
+
+def test_annotations_that_cannot_be_read_are_faults_of_their_patient(tmp_path, kinds):
+    for number in range(4):
+        write(tmp_path, number)
+    annotations = tmp_path / "annotations"
+    (annotations / "ProstateX-0000.nrrd").unlink()
+    (annotations / "ProstateX-0000.nrrd").symlink_to(tmp_path / "nowhere.nrrd")
+    (annotations / "ProstateX-0001.nrrd").write_bytes(b"")
+    shutil.move(annotations / "ProstateX-0002.nrrd", tmp_path.parent / "outside.nrrd")
+    (annotations / "ProstateX-0002.nrrd").symlink_to(tmp_path.parent / "outside.nrrd")
+    found = prostatex.find(tmp_path, TASK)
+    assert kinds(found) == ["MissingChannel", "EmptyFile", "UnsafePath"]
+    assert [case.case_id for case in found.cases] == ["ProstateX-0003"]
+
+
+def test_capitals(tmp_path):
+    write(tmp_path)
+    for path in [*tmp_path.rglob("*.dcm"), *tmp_path.rglob("*.nrrd")]:
+        path.rename(path.with_suffix(path.suffix.upper()))
+    (case,) = prostatex.find(tmp_path, TASK).cases
+    read_case(case, TASK)
 
 
 @pytest.mark.parametrize("which", [0, 2, -1])

@@ -16,7 +16,7 @@ from segcal.data.case_files import ImageFile
 from segcal.data.voxels.dicom import peek, write_series
 from segcal.data.voxels.itk_files import header_field, write_itk
 from segcal.data.voxels.nifti import write_nifti
-from segcal.data.voxels.read import read_image, read_labels
+from segcal.data.voxels.read import read_image, read_labels, same_grid
 from segcal.volume import Volume
 
 UID = "1.2.826.0.1.3680043.8.498.7.1"
@@ -419,3 +419,73 @@ def test_many_threads_may_write_into_one_folder(tmp_path):
     for index in range(0, 40, 13):
         back = read_image(ImageFile((tmp_path / f"c{index}.mhd",)), tmp_path, "c")
         np.testing.assert_array_equal(back.array, volume(seed=index).array)
+
+
+def test_a_label_that_is_turned_against_its_image(tmp_path):
+    """1.1 degrees: no entry of the affine is off by 0.01, a corner is off by millimetres."""
+    c, s = np.cos(np.deg2rad(1.1)), np.sin(np.deg2rad(1.1))
+    affine = np.diag([-0.5, -0.5, 3.0, 1.0])
+    turned = np.array([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]) @ affine
+    image, label = (Volume(np.zeros((2, 320, 320)), (3.0, 0.5, 0.5), a) for a in (affine, turned))
+    assert np.abs(affine - turned).max() < 0.01
+    with pytest.raises(faults.GridMismatch, match=r"corners that lie 4\.\d+ mm apart"):
+        same_grid("c", "label", label, "t2", image)
+    rounded = Volume(image.array, image.spacing_mm, np.round(affine + 1e-5, 4))
+    same_grid("c", "label", rounded, "t2", image)
+
+
+@pytest.mark.parametrize(
+    ("name", "upper"), [("a.nii.gz", "A.NII.GZ"), ("a.mhd", "A.MHD"), ("raw.mha", "A.MHA"), ("packed.nrrd", "A.NRRD")]
+)
+def test_upper_case_endings(tmp_path, name, upper):
+    image = write(tmp_path, name, volume())
+    path = image.paths[0].rename(tmp_path / upper)
+    np.testing.assert_array_equal(read_image(ImageFile((path,)), tmp_path, "c").array, volume().array)
+
+
+def test_local_in_any_case_and_a_fourth_axis_of_one(tmp_path):
+    image = write(tmp_path, "raw.mha", volume())
+    shapes(image.paths[0], [(b"ElementDataFile = LOCAL", b"ElementDataFile = Local")])
+    np.testing.assert_array_equal(read_image(image, tmp_path, "c").array, volume().array)
+    four = sitk.JoinSeries(sitk.ReadImage(str(write(tmp_path / "x", "a.mhd", volume()).paths[0])))
+    sitk.WriteImage(four, str(tmp_path / "four.mha"))
+    back = read_image(ImageFile((tmp_path / "four.mha",)), tmp_path, "c")
+    np.testing.assert_array_equal(back.array, volume().array)
+    np.testing.assert_allclose(back.affine, volume().affine, atol=1e-4)
+
+
+def test_voxels_as_text_are_refused(tmp_path):
+    image = write(tmp_path, "a.mhd", volume())
+    shapes(image.paths[0], [(b"BinaryData = True", b"BinaryData = False")])
+    fault_of(image, tmp_path, faults.Unreadable)
+
+
+def test_two_series_in_one_folder_are_not_woven_into_one(tmp_path):
+    image = write(tmp_path, "dicom", volume())
+    between = volume(seed=2)
+    between.affine[:3, 3] += between.affine[:3, 2] / 2
+    write_series(tmp_path / "x", between, f"{UID}.9", "p1", "1.2.3", "t2 repeat")
+    both = (*image.paths, *sorted((tmp_path / "x").iterdir()))
+    assert "got 2 series" in fault_of(ImageFile(both), tmp_path, faults.AmbiguousSeries)
+
+
+def test_deflated_dicom_is_refused_before_it_is_inflated(tmp_path):
+    image = write(tmp_path, "dicom", volume())
+    data = pydicom.dcmread(image.paths[1])
+    data.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    data.save_as(image.paths[1])
+    assert "deflated" in fault_of(image, tmp_path, faults.Unreadable)
+
+
+def test_directions_that_differ_in_the_last_digit_are_the_same(tmp_path):
+    image = write(tmp_path, "dicom", volume(affine=oblique(degrees=np.degrees(np.arcsin(0.0125)))))
+    data = pydicom.dcmread(image.paths[2])
+    axes = [float(value) for value in data.ImageOrientationPatient]
+    data.ImageOrientationPatient = [f"{value + 2e-7:.10f}" for value in axes]
+    data.save_as(image.paths[2])
+    assert read_image(image, tmp_path, "c").array.shape == (5, 7, 8)
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".nii", "a\0b.nii"])
+def test_names_that_no_file_can_have(tmp_path, name):
+    fault_of(ImageFile((tmp_path / name,)), tmp_path, faults.MissingChannel)

@@ -209,7 +209,7 @@ def test_grids_must_agree():
     same_grid("c", "seg", volume, "flair", volume)
     shifted = AFFINE.copy()
     shifted[0, 3] = 0.5
-    with pytest.raises(faults.GridMismatch, match=r"seg must lie on the grid of flair, got corners that lie 0.5 mm apart"):
+    with pytest.raises(faults.GridMismatch, match=r"seg must lie on the grid of flair, got corners that lie 0.5 mm"):
         same_grid("c", "seg", Volume(np.zeros((2, 3, 4)), (2, 1, 1), shifted), "flair", volume)
     with pytest.raises(faults.GridMismatch, match=r"shape \(2, 3, 5\) against \(2, 3, 4\)"):
         same_grid("c", "seg", Volume(np.zeros((2, 3, 5)), (2, 1, 1), AFFINE), "flair", volume)
@@ -235,3 +235,95 @@ def test_voxels_that_begin_nowhere(tmp_path, offset, end):
     content[108:112] = np.float32(offset).tobytes()
     path.write_bytes(gzip.compress(bytes(content)) if end == ".nii.gz" else bytes(content))
     fault_of(path, (faults.Unreadable, faults.Truncated))
+
+
+def patched(path, offset, fmt, *values):
+    content = bytearray(path.read_bytes())
+    struct.pack_into(fmt, content, offset, *values)
+    path.write_bytes(bytes(content))
+    return path
+
+
+LPS_3MM = np.diag([-1.0, -1.0, 3.0, 1.0])
+
+
+def with_forms(path, sform, qform, affine=LPS_3MM):
+    image = nib.Nifti1Image(np.ones((4, 5, 3), np.int16), affine)
+    image.set_sform(affine, sform)
+    image.set_qform(affine, qform)
+    nib.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize("quaternion", [(0.6, 0.6, 0.6), (0.0, 0.0, 1.000002)])
+@pytest.mark.parametrize("qform_code", [0, 1])
+def test_a_rounded_or_unused_quaternion_is_no_fault_where_the_sform_is_good(tmp_path, quaternion, qform_code):
+    path = patched(with_forms(tmp_path / "a.nii", 1, qform_code), 256, "<3f", *quaternion)
+    volume = read(path)
+    np.testing.assert_allclose(volume.affine, LPS_3MM)
+    assert volume.spacing_mm == (3, 1, 1)
+
+
+def test_a_rounded_quaternion_alone_is_read_and_one_that_is_none_is_refused(tmp_path):
+    path = with_forms(tmp_path / "a.nii", 0, 1)
+    np.testing.assert_allclose(read(patched(path, 256, "<3f", 0.0, 0.0, 1.000002)).affine, LPS_3MM, atol=1e-4)
+    fault_of(patched(path, 256, "<3f", 0.6, 0.6, 0.6), (faults.BadGeometry, faults.Unreadable))
+
+
+def test_an_identity_sform_of_the_right_size_is_not_believed_either(tmp_path, caplog):
+    """1 mm voxels: nothing but the qform tells that left is left."""
+    path = with_forms(tmp_path / "a.nii", 1, 1, np.diag([-1.0, -1.0, 1.0, 1.0]))
+    patched(path, 280, "<12f", *np.eye(4)[:3].ravel())
+    with caplog.at_level(logging.WARNING):
+        np.testing.assert_allclose(np.diag(read(path).affine), [-1, -1, 1, 1])
+    assert "place it differently; the qform is used" in caplog.text
+
+
+def test_colours_and_complex_numbers_are_refused(tmp_path):
+    colours = np.zeros((4, 5, 3), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    for name, array in (("rgb", colours), ("complex", np.full((4, 5, 3), 1 + 5j, np.complex64))):
+        nib.save(nib.Nifti1Image(array, LPS_3MM), tmp_path / f"{name}.nii")
+        assert "must hold real numbers" in fault_of(tmp_path / f"{name}.nii", faults.Unreadable)
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.uint8])
+def test_labels_that_were_stored_with_a_slope_are_whole_again(tmp_path, kind):
+    labels = np.zeros((6, 5, 3))
+    labels[1:3], labels[3], labels[4] = 1, 2, 4
+    header = nib.Nifti1Header()
+    header.set_data_dtype(kind)
+    nib.save(nib.Nifti1Image(labels, LPS_3MM, header), tmp_path / "seg.nii.gz")
+    stored = np.unique(nib.load(tmp_path / "seg.nii.gz").get_fdata())
+    assert stored[1] != 1  # 1.00002 or 1.004
+    label = read_labels(ImageFile((tmp_path / "seg.nii.gz",)), tmp_path, "case7", {1: 1, 2: 2, 4: 3})
+    np.testing.assert_array_equal(label.array.T, np.select([labels == 1, labels == 2, labels == 4], [1, 2, 3], 0))
+    nib.save(nib.Nifti1Image(labels + 0.3, LPS_3MM), tmp_path / "seg.nii.gz")
+    with pytest.raises(faults.UnknownLabel, match=r"got 0.3, 1.3, 2.3, 4.3"):
+        read_labels(ImageFile((tmp_path / "seg.nii.gz",)), tmp_path, "case7", {1: 1, 2: 2, 4: 3})
+
+
+def test_metres_become_millimetres_and_odd_sizes_are_refused(tmp_path):
+    image = nib.Nifti1Image(np.ones((4, 5, 3), np.int16), np.diag([-5e-4, -5e-4, 3e-3, 1]))
+    image.header.set_xyzt_units("meter")
+    nib.save(image, tmp_path / "a.nii")
+    assert read(tmp_path / "a.nii").spacing_mm == pytest.approx((3, 0.5, 0.5))
+    for side in (1000.0, 1e-6):
+        nib.save(nib.Nifti1Image(np.ones((4, 5, 3), np.int16), np.diag([-side, -side, 3, 1])), tmp_path / "b.nii")
+        assert "sides of 0.01 to 100 mm" in fault_of(tmp_path / "b.nii", faults.BadGeometry)
+
+
+def test_a_small_shear_is_a_shear(tmp_path):
+    sheared = LPS_3MM.copy()
+    sheared[0, 1] = 0.05
+    nib.save(nib.Nifti1Image(np.ones((4, 5, 3), np.int16), sheared), tmp_path / "a.nii")
+    fault_of(tmp_path / "a.nii", faults.BadGeometry)
+
+
+@pytest.mark.parametrize(
+    ("offset", "fmt", "value"),
+    [(108, "<f", 0.0), (344, "<4s", b"ni1\0"), (112, "<f", np.inf)],
+    ids=["voxels in the header", "a pair of files", "infinite slope"],
+)
+def test_headers_that_would_be_misread(tmp_path, offset, fmt, value):
+    path = patched(with_forms(tmp_path / "a.nii", 1, 1), offset, fmt, value)
+    fault_of(path, faults.Unreadable)
