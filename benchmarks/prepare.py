@@ -59,7 +59,9 @@ def _copies(case: CaseFiles, root: Path) -> None:
         folder.mkdir(parents=True)
         for name, image in case.images.items():
             end = "seg" if name == "label" else name
-            shutil.copy(image.paths[0], folder / f"{folder.name}_{end}.nii.gz")
+            content = bytearray(image.paths[0].read_bytes())
+            content[4:8] = index.to_bytes(4, "little")  # gzip's time stamp: two splits may not hold the same file
+            (folder / f"{folder.name}_{end}.nii.gz").write_bytes(content)
 
 
 def _one_case(root: Path, task: TaskSpec) -> list[Row]:

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import logging
 import multiprocessing
 import shutil
 from dataclasses import replace
@@ -10,12 +11,16 @@ import pytest
 import torch
 
 from segcal.data import faults
+from segcal.data.case_files import ImageFile
 from segcal.data.check import check_cohort
 from segcal.data.prepare import prepare
 from segcal.data.prepared import MANIFEST, open_prepared
 from segcal.data.slices import Slices
 from segcal.data.taskfile import load_task
+from segcal.data.voxels.nifti import write_nifti
+from segcal.data.voxels.read import read_image
 from segcal.errors import BadData
+from segcal.volume import Volume
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "brats2013"
 
@@ -174,3 +179,84 @@ def test_real_patients_are_prepared(tmp_path, monkeypatch):
         assert case.image.shape == (2, 19, 64, 64)
         assert np.unique(case.truth).tolist() == [0, 1, 2, 3]
         assert 0.2 < float(case.image[:, case.truth == 2].mean()) < 0.9
+
+
+def test_the_same_image_in_two_splits_is_refused(folder, tiny_task):
+    cases = sorted((folder / "HGG").iterdir())
+    train, test = cases[0], cases[-1]  # CBICA and TCIA
+    for name in ("t1", "t1ce", "t2", "flair"):
+        shutil.copy(train / f"{train.name}_{name}.nii.gz", test / f"{test.name}_{name}.nii.gz")
+    with pytest.raises(faults.DoubledCase, match="an image must be in one split, got t1ce of"):
+        prepare(folder, tiny_task)
+    doubled = [check for check in check_cohort(folder, tiny_task) if check.fault]
+    assert [(check.fault, check.case_id) for check in doubled] == [("DoubledCase", test.name)]
+    assert f"its images must be its own, got those of {train.name}" in doubled[0].message
+
+
+def test_empty_labels_may_be_alike(folder, tiny_task):
+    cases = sorted((folder / "HGG").iterdir())
+    for case in (cases[0], cases[-1]):
+        path = case / f"{case.name}_seg.nii.gz"
+        volume = read_image(ImageFile((path,)), folder, "c")
+        write_nifti(path, Volume(np.zeros(volume.array.shape, np.uint8), volume.spacing_mm, volume.affine))
+    assert prepare(folder, tiny_task).counts() == {"train": 3, "val": 1, "test": 3}
+
+
+@pytest.mark.parametrize("damage", ["gone", "short", "no manifest", "half a manifest"])
+def test_damaged_prepared_data_are_not_trusted_but_prepared_anew(folder, tiny_task, damage, caplog):
+    whole = prepare(folder, tiny_task)
+    expected = {path.name: path.read_bytes() for path in whole.folder.iterdir()}
+    victim = whole.folder / f"{whole.manifest['cases'][1]['case_id']}.image.npy"
+    if damage == "gone":
+        victim.unlink()
+    elif damage == "short":
+        victim.write_bytes(victim.read_bytes()[:-1])
+    elif damage == "no manifest":
+        (whole.folder / MANIFEST).unlink()
+    else:
+        (whole.folder / MANIFEST).write_text((whole.folder / MANIFEST).read_text()[:99])
+    with pytest.raises(BadData, match="prepared data"):
+        open_prepared(whole.folder)
+    with caplog.at_level(logging.WARNING):
+        again = prepare(folder, tiny_task)
+    assert {path.name: path.read_bytes() for path in again.folder.iterdir()} == expected
+    assert "they are prepared anew" in caplog.text
+
+
+def test_a_case_may_be_called_manifest(folder, tiny_task):
+    case = sorted((folder / "HGG").iterdir())[0]
+    for path in case.iterdir():
+        path.rename(case / path.name.replace(case.name, "manifest"))
+    case.rename(case.with_name("manifest"))
+    task = replace(tiny_task, split_sites={}, split_counts={})
+    whole = prepare(folder, task)
+    assert sum(whole.counts().values()) == 7
+    assert open_prepared(whole.folder).manifest["cases"]
+
+
+def test_a_grid_too_fine_for_any_memory_is_refused(folder, tiny_task):
+    with pytest.raises(faults.TooLarge, match="its prepared grid must hold at most"):
+        prepare(folder, replace(tiny_task, spacing_mm=(0.04, 0.04, 0.04)))
+
+
+def test_check_sees_what_the_splits_break(folder, tiny_task):
+    kept = sorted((folder / "HGG").iterdir())[:2]
+    for case in sorted((folder / "HGG").iterdir()):
+        if case not in kept:
+            shutil.rmtree(case)
+    (fault,) = [check for check in check_cohort(folder, tiny_task) if check.fault]
+    assert (fault.fault, fault.case_id) == ("BadSplit", "cohort")
+
+
+def test_a_change_of_sites_is_a_change_of_the_manifest(folder, tiny_task, tmp_path):
+    lines = ["case,t2,label,split,site"]
+    for index, case in enumerate(sorted((folder / "HGG").iterdir())):
+        split = ("train", "val", "test")[min(index, 2)]
+        lines.append(f"c{index},HGG/{case.name}/{case.name}_t2.nii.gz,HGG/{case.name}/{case.name}_seg.nii.gz,{split},A")
+    task = replace(tiny_task, layout="csv", channels=("t2",), split_sites={}, groups=())
+    (folder / "cases.csv").write_text("\n".join(lines))
+    first = prepare(folder, task)
+    (folder / "cases.csv").write_text("\n".join(lines).replace(",A", ",B"))
+    assert prepare(folder, task).digest != first.digest
+    (folder / "cases.csv").write_text("# a remark\n" + "\n".join(lines))
+    assert prepare(folder, task).digest == first.digest
