@@ -89,8 +89,12 @@ def _check(arguments: argparse.Namespace) -> None:
         print(json.dumps([asdict(check) for check in checks]))
     faults = sum(bool(check.fault) for check in checks)
     if faults:
-        raise BadData(f"{arguments.dir}: every case must pass the checks, got {faults} faults in the list above")
+        raise BadData(f"{arguments.dir}: every case must pass the checks, got {_faults(faults)} in the list above")
     say(f"{len(checks)} cases, no faults")
+
+
+def _faults(count: int) -> str:
+    return "1 fault" if count == 1 else f"{count} faults"
 
 
 def _sheet(arguments: argparse.Namespace) -> None:

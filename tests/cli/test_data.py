@@ -45,7 +45,7 @@ def test_a_folder_of_another_layout_is_named(capsys, cohorts):
     code, out, err = run(capsys, "data", "check", cohorts / "heart", "--task", "brain")
     assert code == 4
     assert "there must be cases in the brats layout, got none; this looks like acdc: --layout acdc" in out
-    assert "got 1 faults" in err
+    assert "got 1 fault in" in err
     code, _, err = run(capsys, "data", "check", cohorts / "heart", "--layout", "acdd")
     assert (code, "no layout named 'acdd'; did you mean 'acdc'" in err) == (2, True)
 

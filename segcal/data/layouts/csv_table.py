@@ -71,9 +71,16 @@ def _path(root: Path, case_id: str, column: str, cell: str) -> ImageFile:
         rule = f"column '{column}' must hold a path below {root}, relative and without '..'"
         raise UnsafePath(case_id, rule, cell, "copy or move the file into the folder")
     path = root / cell
-    if path.is_dir():  # the slices of a DICOM series
+    if _is_folder(path):  # the slices of a DICOM series
         slices = tuple(sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith(".")))
         if not slices:
             raise MissingChannel(case_id, f"the folder {cell} must hold DICOM slices", "an empty folder", "restore it")
         return ImageFile(slices)
     return ImageFile((path,))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # no name that a file can have; told when it is read
+        return False

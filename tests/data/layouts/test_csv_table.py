@@ -148,3 +148,10 @@ def test_two_series_in_one_folder(tmp_path):
     (case,) = find_cases(tmp_path, TASK).cases
     with pytest.raises(faults.AmbiguousSeries):
         read_case(case, TASK)
+
+
+@pytest.mark.parametrize("name", ["y" * 300 + ".nii.gz", "0\0.nii.gz"])
+def test_paths_that_no_file_can_have(tmp_path, name):
+    (case,) = find_cases(write(tmp_path, [f"c0,{name},labels/0.nii.gz,,,"]), TASK).cases
+    with pytest.raises(faults.MissingChannel, match="names that can be opened"):
+        read_case(case, TASK)
