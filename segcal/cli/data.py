@@ -42,7 +42,8 @@ def add_data(verbs: Any) -> None:
 
 def _task(arguments: argparse.Namespace) -> TaskSpec:
     """The task that was named, or the folder's own; and the layout that was named, or that the folder plainly has."""
-    from segcal.data.layouts import recognise
+    from segcal.data.faults import MissingCase
+    from segcal.data.layouts import LAYOUTS, recognise
     from segcal.data.taskfile import load_task
 
     folder: Path = arguments.dir
@@ -51,8 +52,11 @@ def _task(arguments: argparse.Namespace) -> TaskSpec:
         task = load_task(arguments.task)
         ood = looks_like is not None and looks_like == task.ood_layout
         return load_task(arguments.task, {"layout": looks_like} if arguments.layout or ood else None)
-    if looks_like is None or not folder.is_dir():
-        return load_task("brain")  # whose faults tell the rest
+    if not folder.is_dir():
+        raise MissingCase(str(folder), "the data must be a folder", "none there", "check the path")
+    if looks_like is None:
+        rule = f"it must be laid out as one of {', '.join(LAYOUTS)}"
+        raise MissingCase(str(folder), rule, "none of these", "check the path, or name a task with --task")
     return load_task(str(folder), {"layout": arguments.layout} if arguments.layout else None)
 
 

@@ -50,6 +50,13 @@ def test_a_folder_of_another_layout_is_named(capsys, cohorts):
     assert (code, "no layout named 'acdd'; did you mean 'acdc'" in err) == (2, True)
 
 
+def test_a_folder_of_no_layout(capsys, tmp_path):
+    (tmp_path / "some").mkdir()
+    code, out, err = run(capsys, "data", "check", tmp_path)
+    assert (code, out) == (4, "")
+    assert "it must be laid out as one of brats, acdc, prostatex, promise12, msd, nnunet, csv, got none of these" in err
+
+
 def test_prepare_3d_and_the_cohort_that_is_only_tested_on(capsys, cohorts, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("SEGCAL_HOME", str(tmp_path))
     (tmp_path / "small.yaml").write_text(

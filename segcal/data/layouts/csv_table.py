@@ -44,8 +44,7 @@ def find(root: Path, task: TaskSpec) -> Found:
             found.faults.append(fault)
             continue
         seen.add(case.case_id)
-        if not task.groups or case.site in task.groups:
-            found.cases.append(case)
+        found.cases.append(case)
     return found
 
 
