@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from segcal.data.phantom.fields import Grid, smooth_field, soft_step, thick_slices
+from segcal.data.phantom.fields import Grid, smooth_field, soft_step, thick_slices, thin_grid
 
 SITES = ("CBICA", "TCIA")
 CHANNELS = ("t1", "t1ce", "t2", "flair")
@@ -64,13 +64,10 @@ def brain_phantom(
     """
     if site not in SITES:
         raise ValueError(f"site must be one of {', '.join(SITES)}, got site={site!r}")
-    per_slice = max(1, round(spacing_mm[0] / 2.0))
     centre_mm = _tumour_centre(rng, spacing_mm[0] * shape[0])
-    fine = Grid(
-        (shape[0] * per_slice, shape[1], shape[2]),
-        (spacing_mm[0] / per_slice, spacing_mm[1], spacing_mm[2]),
-        np.array([_view_centre(rng, centre_mm[0]), CENTRE_MM[1], CENTRE_MM[2]]),
-    )
+    view_mm = np.array([_view_centre(rng, centre_mm[0]), CENTRE_MM[1], CENTRE_MM[2]])
+    fine = thin_grid(shape, spacing_mm, view_mm)
+    per_slice = fine.shape[0] // shape[0]
     tissue = _anatomy(rng, fine, centre_mm)
     tumour = _tumour(rng, fine, centre_mm, tissue)
     truth = _rate(rng, fine, tumour, tissue["brain"], per_slice)

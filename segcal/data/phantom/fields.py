@@ -1,6 +1,6 @@
 """Random fields and soft masks in mm, for all generated anatomy."""
 
-__all__ = ["Grid", "smooth_field", "soft_step", "softer_max", "thick_slices", "to_mm"]
+__all__ = ["Grid", "smooth_field", "soft_step", "softer_max", "thick_slices", "thin_grid", "to_mm"]
 
 from dataclasses import dataclass
 
@@ -55,6 +55,13 @@ def soft_step(x: np.ndarray, width: float) -> np.ndarray:
     """0 far below 0, 1 far above, 0.5 at 0; most of the change within +-`width`."""
     step: np.ndarray = 0.5 * (1 + np.tanh(np.clip(x / width, -20, 20)))
     return step
+
+
+def thin_grid(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], centre_mm: np.ndarray) -> Grid:
+    """The grid of thick slices cut into slices of about 2 mm, on which anatomy is laid out."""
+    per_slice = max(1, round(spacing_mm[0] / 2.0))
+    z, y, x = spacing_mm
+    return Grid((shape[0] * per_slice, shape[1], shape[2]), (z / per_slice, y, x), centre_mm)
 
 
 def thick_slices(fine: np.ndarray, per_slice: int) -> np.ndarray:

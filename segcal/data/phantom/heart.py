@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from segcal.data.phantom.chest import Canvas, surroundings
-from segcal.data.phantom.fields import Grid, smooth_field, soft_step, thick_slices
+from segcal.data.phantom.fields import Grid, smooth_field, soft_step, thick_slices, thin_grid
 from segcal.data.phantom.ventricles import BUILDS, GROUPS, PHASES, Frame, Heart, frame, heart
 
 RATER_OFFSET_MM, RATER_WANDER_MM, RATER_SMOOTH_MM = 0.25, 0.45, 6.0
@@ -46,12 +46,8 @@ def heart_phantom(
         raise ValueError(f"group must be one of {', '.join(GROUPS)}, got group={group!r}")
     if phase not in PHASES:
         raise ValueError(f"phase must be one of {', '.join(PHASES)}, got phase={phase!r}")
-    per_slice = max(1, round(spacing_mm[0] / 2.0))
-    fine = Grid(
-        (shape[0] * per_slice, shape[1], shape[2]),
-        (spacing_mm[0] / per_slice, spacing_mm[1], spacing_mm[2]),
-        np.zeros(3),
-    )
+    fine = thin_grid(shape, spacing_mm, np.zeros(3))
+    per_slice = fine.shape[0] // shape[0]
     length_mm = BUILDS[group].length + float(rng.normal(0, 2.5))
     place = frame(rng, fine, per_slice, length_mm)
     ventricles = heart(rng, fine, place, group, phase, length_mm)

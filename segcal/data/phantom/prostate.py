@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from segcal.data.phantom.fields import Grid, smooth_field, soft_step, thick_slices
+from segcal.data.phantom.fields import Grid, smooth_field, soft_step, thick_slices, thin_grid
 from segcal.data.phantom.pelvis import Pelvis, pelvis
 from segcal.data.phantom.pelvis_tissue import tissue
 
@@ -51,12 +51,8 @@ def prostate_phantom(
     """
     if coil not in COILS:
         raise ValueError(f"coil must be one of {', '.join(COILS)}, got coil={coil!r}")
-    per_slice = max(1, round(spacing_mm[0] / 2.0))
-    fine = Grid(
-        (shape[0] * per_slice, shape[1], shape[2]),
-        (spacing_mm[0] / per_slice, spacing_mm[1], spacing_mm[2]),
-        np.zeros(3),
-    )
+    fine = thin_grid(shape, spacing_mm, np.zeros(3))
+    per_slice = fine.shape[0] // shape[0]
     patient = pelvis(rng, fine, coil, spacing_mm[0])
     outline = _rate(rng, fine, patient, spacing_mm[0])
     outline = _without_crumbs(outline, fine, per_slice)
