@@ -15,6 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tqdm.contrib.logging import logging_redirect_tqdm
+
 from segcal import __version__
 from segcal.cli.data import add_data
 from segcal.cli.verb import add_verb, say
@@ -29,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     arguments = _parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        with logging_redirect_tqdm():  # warnings stand above a progress bar, not in it
+            arguments.run(arguments)
         return 0
     except SegcalError as error:
         print(f"segcal: {error}", file=sys.stderr)
