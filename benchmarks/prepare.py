@@ -66,7 +66,7 @@ def _copies(case: CaseFiles, root: Path) -> None:
 
 def _one_case(root: Path, task: TaskSpec) -> list[Row]:
     case = find_cases(root, task).cases[0]
-    alone = replace(task, ids=(case.case_id,))
+    alone = replace(task, ids=(case.case_id,), ood_layout=task.layout)  # a single case has no splits
 
     def ours() -> None:
         for check in check_cohort(root, alone):
