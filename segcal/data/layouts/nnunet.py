@@ -6,6 +6,7 @@ The way in for a user's own data: any number of channels and labels. Both versio
 
 __all__ = ["find", "read_dataset", "recognise", "task"]
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,7 @@ def task(root: Path, layout: str = "nnunet") -> TaskSpec:
         channels=dataset.channels,
         labels=dataset.labels(),
         spacing_mm=(None, pixel, pixel),
-        crop=tuple(int(np.ceil(n * mm / pixel / 16)) * 16 for n, mm in sides),
+        crop=tuple(16 * math.ceil(round(n * mm / pixel, 2) / 16) for n, mm in sides),
         batch=16,
     )
 

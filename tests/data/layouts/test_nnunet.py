@@ -59,6 +59,15 @@ def test_the_grid_is_that_of_axial_slices_however_the_file_is_stored(tmp_path):
     assert (task.spacing_mm, task.crop) == ((None, 1.0, 1.0), (32, 32))
 
 
+def test_the_suggested_crop_is_no_larger_than_the_image(tmp_path):
+    """Headers hold 2.4000001 mm."""
+    write(tmp_path, cases=1)
+    label = Volume(np.zeros((4, 80, 64), np.uint8), (8.0, 2.4, 2.4), np.diag([-2.4, -2.4, 8.0, 1.0]))
+    write_nifti(tmp_path / "labelsTr" / "case_000.nii.gz", label)
+    task = load_task(str(tmp_path))
+    assert (task.spacing_mm, task.crop) == ((None, 2.4, 2.4), (80, 64))
+
+
 def test_channels_are_found_by_name_whatever_their_order(tmp_path):
     task = load_task(str(write(tmp_path)), {"channels": ["ADC", "T2"]})
     (case, *_) = find_cases(tmp_path, task).cases
