@@ -72,11 +72,7 @@ def _check_values(task: TaskSpec, where: str) -> None:
         ("split_fractions", "be at least 0 and not all 0", shared),
         ("split_counts", "be at least 1", all(count >= 1 for count in task.split_counts.values())),
         ("split_seed", "be at least 0", task.split_seed >= 0),
-        (
-            "structure_weights",
-            "be finite and at least 0",
-            all(0 <= weight < math.inf for weight in weights),
-        ),
+        ("structure_weights", "be finite and at least 0", all(0 <= weight < math.inf for weight in weights)),
         ("box_margin_mm", "be finite and at least 0", 0 <= task.box_margin_mm < math.inf),
         ("box_margin_slices", "be at least 0", task.box_margin_slices >= 0),
         ("ensemble_sizes", "be at least 1", task.ensemble_sizes and min(task.ensemble_sizes) >= 1),
