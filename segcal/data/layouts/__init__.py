@@ -12,6 +12,7 @@ from pathlib import Path
 from segcal.data.case_files import Found
 from segcal.data.faults import DataFault, MissingCase
 from segcal.data.layouts import acdc, brats, csv_table, msd, nnunet, promise12, prostatex
+from segcal.errors import UsageError, nearest
 from segcal.tasks import TASKS, TaskSpec
 
 TABLES = (".csv", ".json")  # faults of these concern every case
@@ -24,13 +25,14 @@ class Layout:
     find: Callable[[Path, TaskSpec], Found]
     recognise: Callable[[Path], bool]  # does this folder look like one?
     task: Callable[[Path], TaskSpec] | None  # the task of a folder, where it can be told without being named
+    channels: tuple[str, ...] = ()  # the names of its images, where the layout fixes them
 
 
 LAYOUTS: dict[str, Layout] = {
-    "brats": Layout(brats.find, brats.recognise, lambda root: TASKS["brain"]),
-    "acdc": Layout(acdc.find, acdc.recognise, lambda root: TASKS["heart"]),
-    "prostatex": Layout(prostatex.find, prostatex.recognise, lambda root: TASKS["prostate"]),
-    "promise12": Layout(promise12.find, promise12.recognise, lambda root: TASKS["prostate"]),
+    "brats": Layout(brats.find, brats.recognise, lambda root: TASKS["brain"], brats.CHANNELS),
+    "acdc": Layout(acdc.find, acdc.recognise, lambda root: TASKS["heart"], (acdc.CHANNEL,)),
+    "prostatex": Layout(prostatex.find, prostatex.recognise, lambda root: TASKS["prostate"], (prostatex.CHANNEL,)),
+    "promise12": Layout(promise12.find, promise12.recognise, lambda root: TASKS["prostate"], (promise12.CHANNEL,)),
     "msd": Layout(msd.find, msd.recognise, msd.task),
     "nnunet": Layout(nnunet.find, nnunet.recognise, nnunet.task),
     "csv": Layout(csv_table.find, csv_table.recognise, None),
@@ -47,12 +49,18 @@ def recognise(root: Path) -> str | None:
 def find_cases(root: Path, task: TaskSpec) -> Found:
     """The cases of a cohort in the task's layout, those in `ids` where the task has such a list.
 
-    Raises MissingCase where there is no folder; that nothing was found in it is a fault among `faults`.
+    Raises MissingCase where there is no folder, UsageError for a channel that the layout does not have; that nothing
+    was found in it is a fault among `faults`.
     """
     if not root.is_dir():
         raise MissingCase(str(root), "the data must be a folder", "none there", "check the path")
     root = root.absolute()
-    found = LAYOUTS[task.layout].find(root, task)
+    layout = LAYOUTS[task.layout]
+    for name in task.channels:
+        if layout.channels and name not in layout.channels:
+            hint = nearest(name, layout.channels)
+            raise UsageError(f"task {task.name}: the {task.layout} layout has no channel named '{name}'; {hint}")
+    found = layout.find(root, task)
     if not found.cases and not found.faults:
         other = recognise(root)
         named = other if other and other != task.layout else ""

@@ -17,7 +17,6 @@ from segcal.data.case_files import CaseFiles, Found, ImageFile
 from segcal.data.faults import BadInfo, DataFault, DoubledCase, MissingChannel
 from segcal.data.layouts.listing import folders, whole_number
 from segcal.data.voxels.nifti import write_nifti
-from segcal.errors import UsageError
 from segcal.tasks import TaskSpec
 from segcal.volume import Volume
 
@@ -32,8 +31,6 @@ def recognise(root: Path) -> bool:
 
 def find(root: Path, task: TaskSpec) -> Found:
     """The end-diastolic frame of every patient, sorted by name, and every fault of names and files."""
-    if task.channels != (CHANNEL,):
-        raise UsageError(f"task {task.name}: ACDC has the one channel '{CHANNEL}', got {', '.join(task.channels)}")
     found = Found()
     seen: dict[str, Path] = {}
     for folder, group in _patients(root):

@@ -19,7 +19,6 @@ from segcal.data.case_files import CaseFiles, Found, ImageFile
 from segcal.data.faults import DoubledCase, MissingCase, MissingChannel
 from segcal.data.layouts.listing import files, folders
 from segcal.data.voxels.nifti import write_nifti
-from segcal.errors import UsageError, nearest
 from segcal.tasks import TaskSpec
 from segcal.volume import Volume
 
@@ -40,9 +39,6 @@ def recognise(root: Path) -> bool:
 
 def find(root: Path, task: TaskSpec) -> Found:
     """All cases below the root, sorted by name, and every fault of their names and files."""
-    for channel in task.channels:
-        if channel not in CHANNELS:
-            raise UsageError(f"task {task.name}: no BraTS channel named '{channel}'; {nearest(channel, CHANNELS)}")
     found = Found()
     seen: dict[str, Path] = {}
     for folder, group in _case_folders(root):

@@ -18,7 +18,6 @@ from segcal.data.case_files import CaseFiles, Found, ImageFile
 from segcal.data.faults import BadInfo, DataFault, DoubledCase, MissingChannel
 from segcal.data.layouts.listing import files, files_below, read_table
 from segcal.data.voxels.itk_files import write_itk
-from segcal.errors import UsageError
 from segcal.tasks import TaskSpec
 from segcal.volume import Volume
 
@@ -38,8 +37,6 @@ def recognise(root: Path) -> bool:
 
 def find(root: Path, task: TaskSpec) -> Found:
     """All labelled cases, sorted by name. A folder without any labels is a test set and left out."""
-    if task.channels != (CHANNEL,):
-        raise UsageError(f"task {task.name}: PROMISE12 has the one channel '{CHANNEL}', got {task.channels}")
     found = Found()
     coils = _coils(root, found)
     paths = [path for path in files_below(root, (".mhd", ".mha")) if _IMAGE.match(path.name)]

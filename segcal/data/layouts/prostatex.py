@@ -23,7 +23,6 @@ from segcal.data.voxels.dicom import SeriesHeader, peek, write_series
 from segcal.data.voxels.itk_files import header_field, write_itk
 from segcal.data.voxels.read import FORMATS
 from segcal.data.voxels.streams import check_path
-from segcal.errors import UsageError
 from segcal.tasks import TaskSpec
 from segcal.volume import Volume
 
@@ -54,8 +53,6 @@ def recognise(root: Path) -> bool:
 
 def find(root: Path, task: TaskSpec) -> Found:
     """Every annotated patient with the series that was annotated, sorted by name."""
-    if task.channels != (CHANNEL,):
-        raise UsageError(f"task {task.name}: PROSTATEx has the one channel '{CHANNEL}', got {', '.join(task.channels)}")
     found = Found()
     patients = _patients(root)
     drawn: dict[str, list[Path]] = {}

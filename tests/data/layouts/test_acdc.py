@@ -7,7 +7,6 @@ import pytest
 from segcal.data import faults
 from segcal.data.layouts import acdc, recognise
 from segcal.data.prepare_case import read_case
-from segcal.errors import UsageError
 from segcal.tasks import TASKS
 from tests.data.layouts.conftest import ball
 
@@ -87,11 +86,6 @@ def test_files_that_are_missing_or_double(tmp_path, kinds):
         ("patient002", "DoubledCase"),
         ("patient003", "DoubledCase"),
     ]
-
-
-def test_other_channels_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="ACDC has the one channel 'cine', got t1ce, t2, flair"):
-        acdc.find(tmp_path, TASKS["brain"])
 
 
 @pytest.mark.parametrize("text", ["ed: 1\nES: 9\n", "\ufeffED: 1\r\nES: 9\r\n", "ES: 9\n ED : 1 \n"])

@@ -104,8 +104,8 @@ def test_a_case_in_two_folders(tmp_path):
 
 def test_no_case_and_an_unknown_channel(tmp_path):
     assert [type(fault) for fault in find_cases(tmp_path, BRAIN).faults] == [faults.MissingCase]
-    with pytest.raises(UsageError, match="no BraTS channel named 'flare'; did you mean 'flair'"):
-        brats.find(tmp_path, load_task("brain", {"channels": ["flare"]}))
+    with pytest.raises(UsageError, match="the brats layout has no channel named 'flare'; did you mean 'flair'"):
+        find_cases(tmp_path, load_task("brain", {"channels": ["flare"]}))
 
 
 def names(root, rename, label=None):

@@ -1,11 +1,9 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from segcal.data.layouts import find_cases, promise12
 from segcal.data.prepare_case import read_case
-from segcal.errors import UsageError
 from segcal.tasks import TASKS
 from tests.data.layouts.conftest import ball
 
@@ -54,11 +52,6 @@ def test_a_case_twice_and_an_unknown_coil(tmp_path, kinds):
     found = promise12.find(tmp_path, TASK)
     assert kinds(found) == ["BadInfo", "DoubledCase"]
     assert "must be endorectal, phased-array, unknown, got 'rectal'" in str(found.faults[0])
-
-
-def test_other_channels_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="PROMISE12 has the one channel 't2'"):
-        promise12.find(tmp_path, TASKS["heart"])
 
 
 def test_a_label_without_its_image_is_a_fault(tmp_path, kinds):

@@ -12,7 +12,7 @@ from segcal.data.layouts import LAYOUTS, find_cases, recognise
 from segcal.data.native import labels_to_native
 from segcal.data.phantom.embedded import write_cohort
 from segcal.data.prepare_case import prepare_case, read_case
-from segcal.errors import BadData
+from segcal.errors import BadData, UsageError
 from segcal.tasks import TASKS
 
 TASK = replace(TASKS["brain"], spacing_mm=(4.0, 1.7, 1.7), crop=(112, 112))
@@ -106,3 +106,10 @@ def test_no_layout_finds_cases_in_a_folder_of_another(cohorts, tmp_path, layout,
     assert all(isinstance(fault, BadData) for fault in found.faults)
     if folder == "brats":
         assert "this looks like brats: --layout brats" in str(found.faults[0])
+
+
+@pytest.mark.parametrize(("layout", "known"), [("acdc", "cine"), ("prostatex", "t2"), ("promise12", "t2")])
+def test_channels_that_a_layout_does_not_have(tmp_path, layout, known):
+    task = replace(TASKS["brain"], layout=layout, channels=(known, "adc"))
+    with pytest.raises(UsageError, match=f"the {layout} layout has no channel named 'adc'; known: {known}"):
+        find_cases(tmp_path, task)
