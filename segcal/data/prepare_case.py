@@ -57,6 +57,7 @@ def prepare_case(case: CaseFiles, task: TaskSpec) -> tuple[np.ndarray, np.ndarra
     resampled = classes.shape
     image, offset = crop_or_pad(image, task.crop)
     truth, _ = crop_or_pad(classes, task.crop)
+    whole, kept = int(np.count_nonzero(classes)), int(np.count_nonzero(truth))
     entry = {
         "case_id": case.case_id,
         "site": case.site,
@@ -65,9 +66,7 @@ def prepare_case(case: CaseFiles, task: TaskSpec) -> tuple[np.ndarray, np.ndarra
         "spacing_mm": list(target_mm),
         "resampled_shape": list(resampled),
         "crop_offset": list(offset),
-        "cropped_away": 1 - int(np.count_nonzero(truth)) / max(1, int(np.count_nonzero(classes)))
-        if classes.any()
-        else 0.0,
+        "cropped_away": 1 - kept / whole if whole else 0.0,
         "native": {
             "shape": list(native.array.shape),
             "spacing_mm": list(native.spacing_mm),

@@ -10,12 +10,12 @@ import re
 from pathlib import Path
 
 from segcal.data.case_files import CaseFiles, Found, ImageFile
+from segcal.data.cohort import SPLITS
 from segcal.data.faults import BadInfo, DataFault, DoubledCase, MissingChannel, UnsafePath
 from segcal.data.layouts.listing import read_table
 from segcal.tasks import TaskSpec
 
 TABLE = "cases.csv"
-SPLITS = ("", "train", "val", "test")
 MAX_NAME = 100
 _NAME = re.compile(rf"[^./\\\x00-\x1f][^/\\\x00-\x1f]{{0,{MAX_NAME - 1}}}")  # it becomes the name of files
 
@@ -54,7 +54,7 @@ def _case(root: Path, task: TaskSpec, cells: dict[str, str], number: int) -> Cas
         rule = f"line {number} must name its case with 1 to {MAX_NAME} characters, no / and no leading ."
         raise BadInfo(TABLE, rule, f"'{case_id[:40]}'", "correct the line")
     split = cells.get("split", "")
-    if split not in SPLITS:
+    if split and split not in SPLITS:
         raise BadInfo(case_id, f"split in {TABLE} must be train, val or test", f"'{split}'", "correct the line")
     images = {name: _path(root, case_id, name, cells[name]) for name in (*task.channels, "label")}
     label = images.pop("label")

@@ -16,7 +16,7 @@ import numpy as np
 
 from segcal.data.case_files import CaseFiles, Found, ImageFile
 from segcal.data.faults import BadInfo, DataFault, DoubledCase, MissingChannel
-from segcal.data.layouts.listing import files, files_below, read_table
+from segcal.data.layouts.listing import files_below, read_table
 from segcal.data.voxels.itk_files import write_itk
 from segcal.tasks import TaskSpec
 from segcal.volume import Volume
@@ -24,6 +24,7 @@ from segcal.volume import Volume
 CHANNEL = "t2"
 COIL_LIST = "coil.csv"  # the user's own
 SHIPPED_LIST = "promise12_coil.csv"
+ENDS = (".mhd", ".mha")
 COILS = ("endorectal", "phased-array", "unknown")
 _IMAGE = re.compile(r"^Case\d+\.(mhd|mha)$", re.IGNORECASE)
 
@@ -32,19 +33,20 @@ log = logging.getLogger(__name__)
 
 def recognise(root: Path) -> bool:
     """Whether this looks like a PROMISE12 folder."""
-    return any(_IMAGE.match(path.name) for path in itertools.islice(files_below(root, (".mhd", ".mha")), 200))
+    return any(_IMAGE.match(path.name) for path in itertools.islice(files_below(root, ENDS), 200))
 
 
 def find(root: Path, task: TaskSpec) -> Found:
     """All labelled cases, sorted by name. A folder without any labels is a test set and left out."""
     found = Found()
     coils = _coils(root, found)
-    paths = [path for path in files_below(root, (".mhd", ".mha")) if _IMAGE.match(path.name)]
+    every = list(files_below(root, ENDS))
+    lies = {(path.parent, path.name.lower()): path for path in every}
     unlabelled = []
     seen: dict[str, Path] = {}
-    for path in sorted(paths, key=lambda path: path.stem):
-        beside = {p.name.lower(): p for p in files(path.parent, (".mhd", ".mha"))}
-        label = next((beside[n] for end in (".mhd", ".mha") if (n := _label(path, end).name.lower()) in beside), None)
+    for path in sorted((path for path in every if _IMAGE.match(path.name)), key=lambda path: path.stem):
+        names = [(path.parent, _label(path, end).name.lower()) for end in ENDS]
+        label = next((lies[name] for name in names if name in lies), None)
         if label is None:
             unlabelled.append(path)
         elif path.stem in seen:
@@ -56,7 +58,7 @@ def find(root: Path, task: TaskSpec) -> Found:
             if not task.groups or site in task.groups:
                 images = {CHANNEL: ImageFile((path,))}
                 found.cases.append(CaseFiles(path.stem, root, images, ImageFile((label,)), site, site))
-    for path in files_below(root, (".mhd", ".mha")):
+    for path in every:
         case_id = path.stem.removesuffix("_segmentation")
         if path.stem != case_id and _IMAGE.match(f"{case_id}.mhd") and case_id not in seen:
             rule, remedy = f"{path.name} must have its image beside it", f"restore {case_id}.mhd"

@@ -31,6 +31,7 @@ REFERENCES = "references.csv"
 REFERENCE_KEY = "ReferencedSeriesInstanceUID"
 _PATIENT = re.compile(r"^(ProstateX-\d{4})", re.IGNORECASE)
 _UID = re.compile(r"\d+(?:\.\d+){5,}")
+_DICOM = (".dcm", ".ima")
 _DRAWN = tuple(end for end in FORMATS if end != ".dcm")
 
 log = logging.getLogger(__name__)
@@ -46,9 +47,7 @@ class Series:
 
 def recognise(root: Path) -> bool:
     """Whether this looks like a PROSTATEx folder: patients with DICOM below them."""
-    return any(
-        next(files_below(folder, (".dcm",)), None) for folders_ in _patients(root).values() for folder in folders_
-    )
+    return any(next(files_below(folder, _DICOM), None) for tree in _patients(root).values() for folder in tree)
 
 
 def find(root: Path, task: TaskSpec) -> Found:
@@ -102,7 +101,7 @@ def _patients(root: Path) -> dict[str, list[Path]]:
 
     def look(folder: Path, depth: int) -> None:
         for entry in folders(folder):
-            if re.fullmatch(_PATIENT.pattern, entry.name, re.IGNORECASE):
+            if _PATIENT.fullmatch(entry.name):
                 found.setdefault(entry.name, []).append(entry)
             elif depth < 3 and not entry.is_symlink():
                 look(entry, depth + 1)
@@ -167,7 +166,7 @@ def _series(tree: list[Path], thorough: bool = False) -> dict[str, Series]:
     paths: dict[str, list[Path]] = {}
     by_folder: dict[Path, list[Path]] = {}
     for folder in tree:
-        for path in files_below(folder, (".dcm", ".ima")):
+        for path in files_below(folder, _DICOM):
             by_folder.setdefault(path.parent, []).append(path)
     for inside in by_folder.values():
         ends = [peek(path) for path in dict.fromkeys((inside[0], inside[-1]))]

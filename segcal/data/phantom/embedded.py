@@ -59,9 +59,7 @@ def write_cohort(
     size: in-plane voxels of a field of view that is always the same. Raises UsageError for an unknown task, fewer
     than 4 cases, a size below 32, or a folder that is there already.
     """
-    if task not in EMBEDDED:
-        raise UsageError(f"no embedded data for task '{task}'; {nearest(task, EMBEDDED)}; or give a folder with --data")
-    cohort = EMBEDDED[task]
+    cohort = _cohort(task)
     cases, size = CASES if cases is None else cases, cohort.size if size is None else size
     if cases < 4:
         raise UsageError(f"cases must be at least 4 (train, val and test), got cases={cases}")
@@ -89,9 +87,7 @@ def write_cohort(
 
 def embedded_cohort(task: str, home: Path, progress: Progress = silent) -> tuple[Path, Path | None]:
     """Folders of a task's embedded cohort and of its out-of-distribution cohort, generated on first use."""
-    if task not in EMBEDDED:
-        raise UsageError(f"no embedded data for task '{task}'; {nearest(task, EMBEDDED)}; or give a folder with --data")
-    cohort = EMBEDDED[task]
+    cohort = _cohort(task)
     folder = home / "embedded" / f"{cohort.name}-v{GENERATOR_VERSION}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
@@ -99,3 +95,9 @@ def embedded_cohort(task: str, home: Path, progress: Progress = silent) -> tuple
         if not folder.exists():
             write_cohort(task, folder, progress=progress)
     return cohort.data(folder), cohort.ood(folder)
+
+
+def _cohort(task: str) -> EmbeddedCohort:
+    if task not in EMBEDDED:
+        raise UsageError(f"no embedded data for task '{task}'; {nearest(task, EMBEDDED)}; or give a folder with --data")
+    return EMBEDDED[task]

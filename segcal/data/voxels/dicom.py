@@ -31,7 +31,7 @@ from segcal.data.voxels.streams import AGAIN, check_path, check_size
 from segcal.volume import Volume
 
 GAP_TOLERANCE_MM = 0.05  # positions are stored as rounded decimals
-_PEEK = ("PatientID", "SeriesInstanceUID", "SeriesDescription", "Modality", "ImageOrientationPatient", "SOPClassUID",
+_PEEK = ("PatientID", "SeriesInstanceUID", "SeriesDescription", "Modality", "ImageOrientationPatient",
          "ReferencedSeriesSequence")  # fmt: skip
 
 logging.getLogger("pydicom").setLevel(logging.ERROR)  # odd values are judged here

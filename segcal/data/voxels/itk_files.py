@@ -32,7 +32,7 @@ def read_metaimage(path: Path, root: Path, case_id: str) -> Raw:
         raise Unreadable(case_id, f"{path.name} must hold binary voxels", "text", "write it as a binary file")
     packed = fields.get("compresseddata", "false").lower() == "true"
     big = fields.get("elementbyteordermsb", fields.get("binarydatabyteordermsb", "false")).lower() == "true"
-    return _read(path, voxel_file(path, root, case_id), end, packed, big, case_id)
+    return _read(path, _beside(path, fields, root, case_id), end, packed, big, case_id)
 
 
 def read_nrrd(path: Path, root: Path, case_id: str) -> Raw:
@@ -46,24 +46,14 @@ def read_nrrd(path: Path, root: Path, case_id: str) -> Raw:
         got = f"{skips[0]} {fields[skips[0]]}"
         raise Unreadable(case_id, f"{path.name} must have voxels without a header", got, "write it as one .nrrd file")
     big = fields.get("endian", "little").lower() == "big"
-    return _read(path, voxel_file(path, root, case_id), end, encoding != "raw", big, case_id)
+    return _read(path, _beside(path, fields, root, case_id), end, encoding != "raw", big, case_id)
 
 
 def voxel_file(path: Path, root: Path, case_id: str) -> Path | None:
     """The file beside a header that holds its voxels; None where they follow the header, and for other formats."""
     if path.suffix.lower() not in (*_META, *_NRRD):
         return None
-    fields, _ = _fields(path, case_id)
-    if path.suffix.lower() in _META:
-        named = fields.get("elementdatafile", "")
-        if not named or named.split()[0] == "LIST" or "%" in named:
-            remedy = "write it as one .mha file"
-            raise Unreadable(case_id, f"{path.name} must name one voxel file", named or "none", remedy)
-        return None if named.upper() == "LOCAL" else _companion(path, named, root, case_id)
-    named = fields.get("data file", fields.get("datafile", ""))
-    if "%" in named or named.upper().startswith("LIST"):
-        raise Unreadable(case_id, f"{path.name} must name one voxel file", named, "write it as one .nrrd file")
-    return _companion(path, named, root, case_id) if named else None
+    return _beside(path, _fields(path, case_id)[0], root, case_id)
 
 
 def header_field(path: Path, case_id: str, name: str) -> str:
@@ -123,6 +113,20 @@ def _read(path: Path, beside: Path | None, end: int, packed: bool, big: bool, ca
     direction = np.asarray(reader.GetDirection()).reshape(axes, axes)[:3, :3]
     affine = affine_of_lps(direction, spacing[:3], np.asarray(reader.GetOrigin())[:3])
     return Raw(array, affine, (float(spacing[0]), float(spacing[1]), float(spacing[2])))
+
+
+def _beside(path: Path, fields: Mapping[str, str], root: Path, case_id: str) -> Path | None:
+    """The voxel file that a header's fields name."""
+    if path.suffix.lower() in _META:
+        named = fields.get("elementdatafile", "")
+        if not named or named.split()[0] == "LIST" or "%" in named:
+            remedy = "write it as one .mha file"
+            raise Unreadable(case_id, f"{path.name} must name one voxel file", named or "none", remedy)
+        return None if named.upper() == "LOCAL" else _companion(path, named, root, case_id)
+    named = fields.get("data file", fields.get("datafile", ""))
+    if "%" in named or named.upper().startswith("LIST"):
+        raise Unreadable(case_id, f"{path.name} must name one voxel file", named, "write it as one .nrrd file")
+    return _companion(path, named, root, case_id) if named else None
 
 
 def _companion(path: Path, named: str, root: Path, case_id: str) -> Path:
