@@ -44,6 +44,10 @@ class TrialConfig:
     background: bool = _help("the Dice loss counts the background as a structure", default=False)
     per_image: bool = _help("Dice loss per image instead of per mini-batch", default=False)
     dropout: float = _help("dropout probability at the three innermost encoder and decoder levels", default=0.0)
+    mc_samples: int = _help(
+        "Monte Carlo samples that a network with dropout predicts with; 0: dropout is off when it predicts", default=50
+    )
+    mc_validation: bool = _help("choose the checkpoint of a dropout network by its Monte Carlo mean", default=False)
     kernels: tuple[int, ...] = _help("kernels of the encoder's convolutions, two a level", default=PAPER_KERNELS)
     precision: Literal["fp32", "bf16"] = _help("arithmetic of the training step", default="fp32")
     batch: int = _help("slices, or volumes, in a mini-batch")
@@ -58,6 +62,11 @@ class TrialConfig:
         """Every resolved field that decides what is learned."""
         named = {f.name for f in fields(self) if f.metadata["identity"] and (with_seed or f.name != "seed")}
         return {name: value for name, value in asdict(self).items() if name in named}
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the network predicts by Monte Carlo dropout."""
+        return self.dropout > 0 and self.mc_samples > 0
 
     @property
     def key(self) -> str:

@@ -18,7 +18,8 @@ def test_key_is_the_hash_of_every_resolved_value():
         "task": "brain", "data_digest": "abc", "in_channels": 3, "dims": 2, "n_classes": 4, "seed": 7,
         "loss": "cross_entropy", "head": "softmax", "weights": "none", "class_weights": [1.0] * 4, "smooth": 1.0,
         "background": False,
-        "per_image": False, "dropout": 0.0, "kernels": [8, 8, 16, 16, 32, 32, 64, 64, 128, 128], "precision": "fp32",
+        "per_image": False, "dropout": 0.0, "mc_samples": 50,
+            "mc_validation": False, "kernels": [8, 8, 16, 16, 32, 32, 64, 64, 128, 128], "precision": "fp32",
         "batch": 8, "lr": 0.005, "lr_factor": 0.5, "lr_patience": 10, "lr_threshold": 0.001, "epochs": 1000,
         "patience": 50,
     }  # fmt: skip

@@ -2,7 +2,8 @@
 
 __all__ = ["UNet"]
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -81,19 +82,54 @@ class UNet(nn.Module):
         self.head = layers.conv(width, out_channels, kernel_size=1)
 
     def forward(self, image: Tensor) -> Tensor:
+        return self.finish(self.prefix(image))
+
+    def prefix(self, image: Tensor) -> list[Tensor]:
+        """What no dropout touches: the encoder's activations, outermost first, up to the first dropout.
+
+        Monte Carlo samples of one image share it. Without dropout it is the whole encoder.
+        """
         factor = 2 ** (len(self.encoder) - 1)
         sides = tuple(image.shape[-self.dims :])
         if image.dim() != self.dims + 2 or any(side % factor for side in sides):
             raise ValueError(f"image must have {self.dims} sides that are multiples of {factor}, got {sides}")
-        skips = []
-        x = image
-        for level, block in enumerate(self.encoder):
-            x = block(self.pool(x) if level else x)
-            skips.append(x)
+        skips: list[Tensor] = []
+        for block in self.encoder:
+            x = self.pool(skips[-1]) if skips else image
+            if isinstance(block[-1], Dropout):
+                return [*skips, block[:-1](x)]
+            skips.append(block(x))
+        return skips
+
+    def finish(self, prefix: list[Tensor]) -> Tensor:
+        """Logits of a prefix: the first dropout and all that follows it."""
+        skips = list(prefix)
+        last = self.encoder[len(skips) - 1][-1]
+        if isinstance(last, Dropout):
+            skips[-1] = last(skips[-1])
+        for block in self.encoder[len(skips) :]:
+            skips.append(block(self.pool(skips[-1])))
+        x = skips[-1]
         for up, block, skip in zip(self.up, self.decoder, reversed(skips[:-1]), strict=True):
             x = block(torch.cat([skip, up(x)], dim=1))
         logits: Tensor = self.head(x)
         return logits
+
+    @contextlib.contextmanager
+    def sampling(self, generator: torch.Generator) -> Iterator[None]:
+        """Dropout drops, with masks from this generator, while everything else predicts (Gal and Ghahramani 2016)."""
+        layers = [module for module in self.modules() if isinstance(module, Dropout)]
+        before = [layer.generator for layer in layers]
+        self.eval()
+        for layer in layers:
+            layer.train()
+            layer.generator = generator
+        try:
+            yield
+        finally:  # training goes on with the masks it would have had
+            for layer, own in zip(layers, before, strict=True):
+                layer.eval()
+                layer.generator = own
 
     def seed_dropout(self, generator: torch.Generator) -> None:
         """Draw all dropout masks from this generator; it lives on the network's device."""

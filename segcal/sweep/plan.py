@@ -175,6 +175,12 @@ def _check_trial(config: TrialConfig) -> None:
             raise UsageError(f"{where}: {name} must be above 0, got {value}")
     if not 0 <= config.dropout < 1:
         raise UsageError(f"{where}: dropout must lie in [0, 1), got {config.dropout}")
+    if config.mc_samples < 0:
+        raise UsageError(f"{where}: mc_samples must not be negative, got {config.mc_samples}")
+    if config.mc_validation and not config.sampled:
+        raise UsageError(
+            f"{where}: mc_validation needs dropout and mc_samples above 0, got {config.dropout} and {config.mc_samples}"
+        )
     if not 0 < config.lr_factor < 1:
         raise UsageError(f"{where}: lr_factor must lie between 0 and 1, got {config.lr_factor}")
     if len(config.kernels) % 2 or not 4 <= len(config.kernels) <= 10:

@@ -13,7 +13,7 @@ import torch
 from segcal.data.prepared import open_prepared
 from segcal.data.slices import items
 from segcal.learn.fit import fit
-from segcal.learn.predict import segment
+from segcal.learn.predict import sampling, segment
 from segcal.learn.unet import UNet
 from segcal.ledger.store import open_store
 from segcal.ledger.write import SweepRun, TrialRun
@@ -65,7 +65,9 @@ def validation_dice(net: UNet, config: TrialConfig, cases: list[Case], device: t
     """Mean over cases of each structure's Dice in 3-D; NaN where no case has the structure."""
     table = []
     for case in cases:
-        labels = segment(net, config.head, case.image, device)
+        # Random numbers of the seed and the case: the masks are the same in every epoch, so that epochs compare.
+        monte_carlo = sampling(config, f"seed {config.seed}", case.case_id) if config.mc_validation else None
+        labels = segment(net, config.head, case.image, device, monte_carlo)
         table.append([dice(labels, case.truth, label) for label in range(1, config.n_classes)])
     columns = np.array(table).T
     return [float(np.nanmean(column)) if np.isfinite(column).any() else float("nan") for column in columns]

@@ -105,14 +105,17 @@ def test_a_checkpoint_restores_the_same_network(slices):
     np.testing.assert_array_equal(one, two)
 
 
-def test_prediction_does_not_depend_on_the_slab():
-    net, image = build(config()).eval(), np.random.default_rng(0).random((1, 7, 16, 16), dtype=np.float32)
-    thin, thick = ([p for _, p in predict_slabs(net, "softmax", image, CPU, slab)] for slab in (3, 8))
-    probs = np.concatenate([p.probs for p in thin], axis=1)
-    assert [p.probs.shape[1] for p in thin] == [3, 3, 1]
-    np.testing.assert_allclose(probs, thick[0].probs, atol=1e-6)
-    np.testing.assert_allclose(np.exp(thick[0].log_probs), thick[0].probs)
-    np.testing.assert_array_equal(segment(net, "softmax", image, CPU), thick[0].probs.argmax(axis=0))
+def test_slabs_are_the_volume_and_can_be_asked_for_singly():
+    net, image = build(config()).eval(), np.random.default_rng(0).random((1, 11, 16, 16), dtype=np.float32)
+    (first, thick), (second, thin) = predict_slabs(net, "softmax", image, CPU)
+    assert (first, second) == (0, 8)
+    assert [p.probs.shape[1] for p in (thick, thin)] == [8, 3]
+    np.testing.assert_allclose(np.exp(thick.log_probs), thick.probs)
+    probs = np.concatenate([thick.probs, thin.probs], axis=1)
+    np.testing.assert_array_equal(segment(net, "softmax", image, CPU), probs.argmax(axis=0))
+    ((start, alone),) = predict_slabs(net, "softmax", image, CPU, slices=slice(9, 10))
+    assert start == 8
+    np.testing.assert_array_equal(alone.probs, thin.probs)
 
 
 def test_bf16_trains_near_fp32_and_not_the_same(slices):
