@@ -1,26 +1,36 @@
 """`python -m benchmarks VERB`: prints a table and writes it to benchmarks/results/MACHINE.json."""
 
 import argparse
+import importlib
 from pathlib import Path
 
 from benchmarks.machine import describe
 from benchmarks.table import save, show
+
+VERBS = {  # module of this folder -> help
+    "prepare": "check and prepare a BraTS case; cores; the embedded cohorts",
+    "hd95": "the 95th percentile Hausdorff distance of many predictions",
+}
 
 
 def main() -> None:
     """Parse and dispatch."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     verbs = parser.add_subparsers(required=True, dest="verb", metavar="VERB")
-    prepare = verbs.add_parser("prepare", help="check and prepare a BraTS case; cores; the embedded cohorts")
+    parsers = {verb: verbs.add_parser(verb, help=text) for verb, text in VERBS.items()}
+    prepare = parsers["prepare"]
     prepare.add_argument("--data", type=Path, metavar="DIR", help="a BraTS folder (default: a generated patient)")
     prepare.add_argument("--channels", default="t1ce,t2,flair", help="channels of its files (default: t1ce,t2,flair)")
-    arguments = parser.parse_args()
-    from benchmarks.prepare import measure
+    arguments = vars(parser.parse_args())
+    verb = arguments.pop("verb")
+    if "channels" in arguments:
+        arguments["channels"] = tuple(arguments["channels"].split(","))
+    measure = importlib.import_module(f"benchmarks.{verb}").measure
 
     machine = describe()
-    rows = measure(arguments.data, tuple(arguments.channels.split(",")))
+    rows = measure(**arguments)
     print(show(machine, rows))
-    print(save(Path(__file__).parent / "results", arguments.verb, machine, rows))
+    print(save(Path(__file__).parent / "results", verb, machine, rows))
 
 
 if __name__ == "__main__":

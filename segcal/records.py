@@ -1,8 +1,8 @@
 """What the rooms hand to each other: records of training, models, scores, and the finished report. No behaviour."""
 
 __all__ = [
-    "CaseScore", "Cell", "Curve", "EpochRecord", "Interval", "LawCheck", "Method", "ModelRef", "Overlay",
-    "Point", "ReliabilityBins", "Report", "Scatter", "SheetRow", "Table",
+    "CaseView", "Cell", "Curve", "Difference", "EffectCheck", "EpochRecord", "Fit", "Interval", "LawCheck", "Map",
+    "Method", "ModelRef", "Plate", "Point", "ReliabilityBins", "Report", "Scatter", "SheetRow", "Table",
 ]  # fmt: skip
 
 from collections.abc import Mapping
@@ -48,32 +48,18 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the tables: one recipe, alone or as an ensemble of `size` members."""
+    """A row of the tables: one recipe, alone, sampled by MC dropout, or as an ensemble of `size` members."""
 
     recipe: str
     label: str
     size: int
+    loss: str = ""
+    mc_samples: int = 0  # of MC dropout; 0 is deterministic
 
     @property
     def title(self) -> str:
-        return self.label if self.size == 1 else f"{self.label}, ensemble of {self.size}"
-
-
-@dataclass(frozen=True)
-class CaseScore:
-    """One number: a metric of one prediction of one case, in one region or for one structure (long format)."""
-
-    recipe: str
-    label: str
-    size: int  # members in the ensemble
-    draw: int  # which subset of that size
-    seeds: tuple[int, ...]
-    case_id: str
-    site: str
-    region: str  # "box", "whole", or "" for metrics of a structure
-    structure: str  # "" for metrics of a region
-    metric: str
-    value: float  # NaN: not defined for this case (excluded and counted)
+        sampled = f"{self.label}, MC dropout" if self.mc_samples else self.label
+        return sampled if self.size == 1 else f"{sampled}, ensemble of {self.size}"
 
 
 @dataclass(frozen=True)
@@ -98,6 +84,16 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """One entry of a table of differences: the mean over patients, its interval, its test and its size."""
+
+    point: float
+    ci: Interval
+    p: float = float("nan")  # after Holm's correction over the table's family; NaN: not tested
+    effect: float = float("nan")  # mean of the paired differences over their standard deviation
+
+
+@dataclass(frozen=True)
 class Table:
     """Rows of cells, or of plain text and numbers. `better` holds per column "low", "high" or ""."""
 
@@ -105,8 +101,9 @@ class Table:
     title: str
     caption: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Cell | str, ...]], ...]
+    rows: tuple[tuple[str, tuple[Cell | Difference | str, ...]], ...]
     better: tuple[str, ...] = ()
+    marked: frozenset[int] = frozenset()  # rows that must not be taken at their word
 
 
 @dataclass(frozen=True)
@@ -114,13 +111,15 @@ class Curve:
     """A metric against the number of members M: mean over draws with the percentile interval over draws."""
 
     label: str
-    region: str
-    metric: str
+    region: str  # "box", "whole", or "" for Dice
+    metric: str  # nll or dice
+    pool: int  # members that the draws were made from
     sizes: tuple[int, ...]
     mean: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
     draws: tuple[int, ...]
+    error: tuple[float, ...]  # standard error over draws, corrected for their overlap; NaN where M is the whole pool
 
 
 @dataclass(frozen=True)
@@ -142,8 +141,23 @@ class Point:
 
     case_id: str
     structure: str
+    domain: str  # "source", or "target" for out-of-distribution cases
     entropy: float
     logit_dice: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Correlation and least-squares line of logit Dice on H(S), over the points of a domain or of all."""
+
+    domain: str  # "source", "target" or "all"
+    n: int
+    pearson_r: float
+    pearson_p: float
+    spearman_r: float
+    spearman_p: float
+    slope: float
+    intercept: float
 
 
 @dataclass(frozen=True)
@@ -151,27 +165,44 @@ class Scatter:
     """H(S) against logit Dice for one method."""
 
     title: str
+    loss: str
     points: tuple[Point, ...]
-    pearson_r: float
-    pearson_p: float
-    slope: float
-    intercept: float
+    fits: tuple[Fit, ...]
     clipped: int  # Dice values outside [0.001, 0.999]
     empty: int  # segments without a voxel or without a Dice
 
 
 @dataclass(frozen=True)
-class Overlay:
-    """One slice of one case: image, truth, and each method's probability of any structure."""
+class Map:
+    """One method's probability of any structure in a slice, and what is known of it over the case's whole volume."""
+
+    title: str
+    probability: np.ndarray  # (Y, X)
+    scores: tuple[tuple[str, float], ...] = ()  # such as ("NLL", 0.05)
+    reliability: ReliabilityBins | None = None
+    histogram: np.ndarray | None = None  # voxels of the predicted segments by their probability, equal bins of [0, 1]
+
+
+@dataclass(frozen=True)
+class CaseView:
+    """One slice of one case with the maps of one or more methods."""
 
     case_id: str
-    rank: str  # best, median, worst
-    dice: float
+    caption: str  # why it is shown: "worst, mean Dice 0.31"
+    domain: str
     slice_index: int
     spacing_mm: tuple[float, float]  # (y, x)
-    image: np.ndarray  # (Y, X)
+    image: np.ndarray  # (Y, X) in [0, 1]
     truth: np.ndarray  # (Y, X) classes
-    probability: tuple[tuple[str, np.ndarray], ...]  # title, (Y, X)
+    maps: tuple[Map, ...]
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A figure of pictures: a row a view. All views of a plate have the same number of maps."""
+
+    key: str
+    views: tuple[CaseView, ...]
 
 
 @dataclass(frozen=True)
@@ -196,6 +227,19 @@ class LawCheck:
 
 
 @dataclass(frozen=True)
+class EffectCheck:
+    """One of the paper's empirical laws: what was measured here, and what that says."""
+
+    name: str  # L1 ... L8
+    statement: str
+    measured: str  # the quantity that was measured, in words
+    value: float
+    ci: Interval
+    verdict: Literal["PASS", "FAIL", "INCONCLUSIVE"]
+    note: str = ""  # why nothing could be measured, or what the paper itself found
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything a report says, ready to be drawn; rendering computes nothing."""
 
@@ -208,6 +252,7 @@ class Report:
     n_resamples: int
     structures: tuple[str, ...]
     test_cases: tuple[str, ...]
+    ood_cases: tuple[str, ...]
     members: tuple[ModelRef, ...]
     findings: tuple[str, ...]
     notes: tuple[str, ...]
@@ -216,5 +261,6 @@ class Report:
     curves: tuple[Curve, ...]
     reliability: tuple[ReliabilityBins, ...]
     scatters: tuple[Scatter, ...]
-    overlays: tuple[Overlay, ...]
+    plates: tuple[Plate, ...]
     laws: tuple[LawCheck, ...]
+    effects: tuple[EffectCheck, ...]

@@ -1,20 +1,24 @@
 """From scores to cells: means over patients, their intervals, and paired tests with the family corrected."""
 
-__all__ = ["Column", "Comparison", "compare", "comparison_table", "curves", "score_table", "scatters"]
+__all__ = [
+    "Column", "Comparison", "box_columns", "calibration_columns", "cell_of", "compare", "difference_table",
+    "distance_columns", "mean", "recipe_table", "score_table", "volume_columns",
+]  # fmt: skip
 
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 
-from segcal.measure.uncertainty import logit
-from segcal.records import Cell, Curve, Interval, Method, Point, Scatter, Table
-from segcal.stats import bootstrap_ci, correlation, holm, paired_bootstrap, spread
+from segcal.analysis.scores import Scores
+from segcal.measure.case import column
+from segcal.records import Cell, Difference, Interval, Method, Table
+from segcal.stats import bootstrap_ci, effect_size, hierarchical_bootstrap, holm, paired_tests, spread
 from segcal.tasks import TaskSpec
 
 SIGNIFICANT = 0.01  # after Holm's correction over the family of a table
+FINEST = 4  # the smallest p that a test can give, times its family, is this much below SIGNIFICANT
 
 
 @dataclass(frozen=True)
@@ -22,9 +26,7 @@ class Column:
     """A metric as a table shows it."""
 
     title: str
-    metric: str
-    region: str = ""
-    structure: str = ""
+    name: str  # metric@where
     better: str = "low"
     scale: float = 1.0
 
@@ -37,6 +39,7 @@ class Comparison:
     methods: tuple[Method, ...]
     values: dict[tuple[Method, Column], np.ndarray]  # (patients,), NaN where not defined
     p_adjusted: dict[tuple[Method, Method, Column], float]
+    n_resamples: int  # of the tests
 
     def p(self, a: Method, b: Method, column: Column) -> float:
         """Adjusted p of a pair, in either order."""
@@ -45,59 +48,57 @@ class Comparison:
 
 def box_columns(task: TaskSpec) -> tuple[Column, ...]:
     """Calibration in the box and Dice (the paper's Table II)."""
-    dice = [Column(f"Dice {name}", "dice", structure=name, better="high") for name in task.structures]
-    return (*calibration_columns("box"), *dice)
-
-
-def calibration_columns(region: str) -> tuple[Column, ...]:
-    """NLL, Brier score and ECE in per cent."""
     return (
-        Column("NLL", "nll", region),
-        Column("Brier", "brier", region),
-        Column("ECE %", "ece", region, scale=100.0),
+        *calibration_columns("box"),
+        *(Column(f"Dice {name}", column("dice", name), "high") for name in task.structures),
     )
 
 
-def distance_columns(task: TaskSpec, scores: pd.DataFrame) -> tuple[Column, ...]:
+def calibration_columns(region: str) -> tuple[Column, ...]:
+    """NLL, Brier score, and ECE in per cent: of the top label (the paper's), and class-wise."""
+    return (
+        Column("NLL", column("nll", region)),
+        Column("Brier", column("brier", region)),
+        Column("ECE %", column("ece", region), scale=100.0),
+        Column("class-wise ECE %", column("ece_classwise", region), scale=100.0),
+    )
+
+
+def distance_columns(task: TaskSpec, scores: Scores, methods: Sequence[Method]) -> tuple[Column, ...]:
     """HD95 in mm (Table S-II); a second column with the image diagonal for misses where a structure was missed."""
     columns = []
+    shown = np.any([scores.rows(method) for method in methods], axis=0)
     for name in task.structures:
-        columns.append(Column(f"HD95 {name}, mm", "hd95", structure=name))
-        mine = scores[scores.structure == name]
-        if mine[mine.metric == "hd95_worst"].value.notna().sum() > mine[mine.metric == "hd95"].value.notna().sum():
-            columns.append(Column(f"{name}, missed = diagonal", "hd95_worst", structure=name))
+        columns.append(Column(f"HD95 {name}, mm", column("hd95", name)))
+        known = scores.frame.loc[shown, [column("hd95_worst", name), column("hd95", name)]].notna().sum()
+        if known.iloc[0] > known.iloc[1]:
+            columns.append(Column(f"{name}, missed = diagonal", column("hd95_worst", name)))
     return tuple(columns)
 
 
+def volume_columns(task: TaskSpec) -> tuple[Column, ...]:
+    """Calibration in the box, Dice and HD95 together (Table S-III, networks over volumes)."""
+    distances = (Column(f"HD95 {name}, mm", column("hd95", name)) for name in task.structures)
+    return (*(c for c in box_columns(task) if "class-wise" not in c.title), *distances)
+
+
 def compare(
-    scores: pd.DataFrame, methods: Sequence[Method], columns: Sequence[Column], seed: int, n_resamples: int
+    scores: Scores, methods: Sequence[Method], columns: Sequence[Column], seed: int, n_resamples: int
 ) -> Comparison:
     """Values by patient (mean over draws) and Holm-adjusted p of every pair; the family is the whole table.
 
-    Every test starts from the same seed, so all methods see the same resamples of the patients.
+    All tests share the resamples of the patients. A test of B resamples gives no p below 2/(B+1), and Holm multiplies
+    the smallest by the family's size: B grows with the family, or nothing could ever be significant.
     """
-    cases = sorted(scores.case_id.unique())
-    values = {(method, column): by_patient(scores, method, column, cases) for method in methods for column in columns}
-    tests = [(a, b, column) for column in columns for a, b in itertools.combinations(methods, 2)]
-    p_values = [
-        paired_bootstrap(values[a, column], values[b, column], np.random.default_rng(seed), n_resamples)
-        for a, b, column in tests
-    ]
-    adjusted = dict(zip(tests, (float(p) for p in holm(p_values)), strict=True))
-    return Comparison(tuple(columns), tuple(methods), values, adjusted)
-
-
-def by_patient(scores: pd.DataFrame, method: Method, column: Column, cases: Sequence[str]) -> np.ndarray:
-    """A metric of each patient: its mean over the method's draws; NaN where no draw defines it."""
-    chosen = scores[
-        (scores.recipe == method.recipe)
-        & (scores["size"] == method.size)
-        & (scores.metric == column.metric)
-        & (scores.region == column.region)
-        & (scores.structure == column.structure)
-    ]
-    means: np.ndarray = chosen.groupby("case_id").value.mean().reindex(list(cases)).to_numpy(dtype=float)
-    return means * column.scale
+    values = {(m, c): scores.by_patient(m, c.name) * c.scale for m in methods for c in columns}
+    tests = [(a, b, c) for c in columns for a, b in itertools.combinations(methods, 2)]
+    resamples = max(n_resamples, int(2 * FINEST * len(tests) / SIGNIFICANT))
+    adjusted: dict[tuple[Method, Method, Column], float] = {}
+    if tests:
+        differences = np.stack([values[a, c] - values[b, c] for a, b, c in tests], axis=1)
+        p_values = holm(paired_tests(differences, np.random.default_rng(seed), resamples))
+        adjusted = dict(zip(tests, map(float, p_values), strict=True))
+    return Comparison(tuple(columns), tuple(methods), values, adjusted, resamples)
 
 
 def score_table(comparison: Comparison, key: str, title: str, seed: int, n_resamples: int) -> Table:
@@ -105,96 +106,77 @@ def score_table(comparison: Comparison, key: str, title: str, seed: int, n_resam
     rows = []
     for method in comparison.methods:
         cells = []
-        for column in comparison.columns:
-            cell = _cell(comparison.values[method, column], seed, n_resamples)
-            cells.append(replace(cell, best=_wins(comparison, method, column)))
+        for c in comparison.columns:
+            cell = cell_of(comparison.values[method, c], seed, n_resamples)
+            cells.append(replace(cell, best=_wins(comparison, method, c)))
         rows.append((method.title, tuple(cells)))
-    titles = tuple(column.title for column in comparison.columns)
     caption = (
-        "Mean over test patients, (spread): 2.5th to 97.5th percentile of the patients, [ci]: 95% interval of the "
-        f"mean. Bold: best, and p < {SIGNIFICANT} against every other row after Holm's correction."
+        "Mean over test patients, spread (in parentheses): 2.5th to 97.5th percentile of the patients, ci [in "
+        f"brackets]: 95% bootstrap interval of the mean. Bold: best, and p < {SIGNIFICANT} against every other row "
+        "after Holm's correction over the table."
     )
-    return Table(key, title, caption, titles, tuple(rows), tuple(column.better for column in comparison.columns))
+    titles = tuple(c.title for c in comparison.columns)
+    return Table(key, title, caption, titles, tuple(rows), tuple(c.better for c in comparison.columns))
 
 
-def comparison_table(comparison: Comparison, seed: int, n_resamples: int) -> Table:
-    """Differences between methods with their 95% CI and adjusted p."""
+def difference_table(comparisons: Sequence[Comparison], seed: int, n_resamples: int) -> Table:
+    """Differences between methods with their interval, adjusted p and effect size; each comparison is a family."""
+    methods = comparisons[0].methods
     rows = []
-    for a, b in _interesting_pairs(comparison.methods):
+    for a, b in _pairs(methods):
         cells = []
-        for column in comparison.columns:
-            difference = comparison.values[a, column] - comparison.values[b, column]
-            low, high = bootstrap_ci(difference, np.random.default_rng(seed), n_resamples)
-            p = comparison.p(a, b, column)
-            ci = "" if np.isnan(low) else f"\n[{low:+.3f}, {high:+.3f}]\n{p_text(p)}"
-            cells.append(f"{_mean(difference):+.3f}{ci}")
+        for comparison in comparisons:
+            for c in comparison.columns:
+                first, second = comparison.values[a, c], comparison.values[b, c]
+                low, high = bootstrap_ci(first - second, np.random.default_rng(seed), n_resamples)
+                ci = Interval(low, high, "ci")
+                cells.append(Difference(mean(first - second), ci, comparison.p(a, b, c), effect_size(first, second)))
         rows.append((f"{a.title} minus {b.title}", tuple(cells)))
+    tests = " and ".join(f"{len(c.p_adjusted)} tests of {c.n_resamples} resamples" for c in comparisons)
+    titles = [_in_region(c) for comparison in comparisons for c in comparison.columns]
     return Table(
         "differences",
         "Differences between methods",
-        "Mean difference over patients [95% bootstrap CI of it], two-sided paired bootstrap p, Holm-adjusted over "
-        f"all pairs and columns of this table's family; {n_resamples} resamples of patients.",
-        tuple(column.title for column in comparison.columns),
+        "Mean difference over patients, [95% bootstrap interval of it], p of the two-sided paired bootstrap over "
+        f"patients, adjusted by Holm over a table's family of all pairs and columns ({tests}), and effect size d: mean "
+        "of the paired differences over their standard deviation. The trained networks are taken as given.",
+        tuple(titles),
         tuple(rows),
     )
 
 
-def p_text(p: float) -> str:
-    """p as tables print it."""
-    return "p n/a" if np.isnan(p) else "p<0.001" if p < 0.001 else f"p={p:.3f}"
+def recipe_table(scores: Scores, methods: Sequence[Method], columns: Sequence[Column], seed: int, n: int) -> Table:
+    """Differences between the recipes' single models when other seeds might have been trained: seeds x patients."""
+    singles = [method for method in methods if method.size == 1]
+    rows, p_values = [], []
+    for b, a in itertools.combinations(singles, 2):
+        cells = []
+        for c in columns:
+            first, second = scores.by_draw(a, c.name) * c.scale, scores.by_draw(b, c.name) * c.scale
+            point, low, high, p = hierarchical_bootstrap(first, second, np.random.default_rng(seed), n)
+            p_values.append(p)
+            cells.append(Difference(point, Interval(low, high, "ci"), p))
+        rows.append((f"{a.title} minus {b.title}", cells))
+    adjusted = iter(holm(p_values))
+    corrected = [(title, tuple(replace(cell, p=float(next(adjusted))) for cell in cells)) for title, cells in rows]
+    return Table(
+        "recipes",
+        "Differences between recipes, over seeds and patients",
+        "Single models. Both the seeds of each recipe and the patients are resampled (crossed bootstrap, Owen 2007), so "
+        "the interval and p speak of the recipe, not of the networks that happened to be trained. p adjusted by Holm "
+        f"over this table; {n} resamples. A recipe with a single seed has no interval.",
+        tuple(_in_region(c) for c in columns),
+        tuple(corrected),
+    )
 
 
-def curves(scores: pd.DataFrame) -> tuple[Curve, ...]:
-    """Each metric against M: mean over patients of each draw, then mean and percentiles over the draws."""
-    found = []
-    kept = scores[scores.metric.isin(["nll", "dice"])]
-    for (recipe, label, region, metric), group in kept.groupby(["recipe", "label", "region", "metric"], sort=True):
-        by_draw = group.groupby(["size", "draw"]).value.mean().dropna()
-        sizes = sorted(by_draw.index.get_level_values("size").unique())
-        per_size = [by_draw.loc[size].to_numpy() for size in sizes]
-        del recipe
-        found.append(
-            Curve(
-                label=str(label),
-                region=str(region),
-                metric=str(metric),
-                sizes=tuple(int(size) for size in sizes),
-                mean=tuple(float(values.mean()) for values in per_size),
-                low=tuple(spread(values)[0] for values in per_size),
-                high=tuple(spread(values)[1] for values in per_size),
-                draws=tuple(len(values) for values in per_size),
-            )
-        )
-    return tuple(found)
-
-
-def scatters(scores: pd.DataFrame, methods: Sequence[Method]) -> tuple[Scatter, ...]:
-    """H(S) (Eq. 7) against logit Dice of every predicted segment, with Pearson's r and the regression line."""
-    found = []
-    for method in methods:
-        chosen = scores[(scores.recipe == method.recipe) & (scores["size"] == method.size)]
-        table = chosen[chosen.structure != ""].pivot_table(
-            index=["case_id", "structure"], columns="metric", values="value", dropna=False
-        )
-        table = table.reindex(columns=["entropy", "dice"])
-        defined = table.dropna()
-        odds = logit(defined.dice.to_numpy())
-        r, p, slope, intercept = correlation(defined.entropy.to_numpy(), odds)
-        points = tuple(
-            Point(str(case_id), str(structure), float(entropy), float(odd))
-            for (case_id, structure), entropy, odd in zip(defined.index, defined.entropy, odds, strict=True)
-        )
-        clipped = int(((defined.dice < 0.001) | (defined.dice > 0.999)).sum())
-        found.append(Scatter(method.title, points, r, p, slope, intercept, clipped, len(table) - len(defined)))
-    return tuple(found)
-
-
-def _cell(values: np.ndarray, seed: int, n_resamples: int) -> Cell:
+def cell_of(values: np.ndarray, seed: int, n_resamples: int) -> Cell:
+    """Mean, spread and ci of one value a patient; a single patient has neither interval."""
     low, high = spread(values) if np.isfinite(values).sum() > 1 else (float("nan"),) * 2
     ci_low, ci_high = bootstrap_ci(values, np.random.default_rng(seed), n_resamples)
     missing = int(np.isnan(values).sum())
     return Cell(
-        point=_mean(values),
+        point=mean(values),
         spread=Interval(low, high, "spread"),
         ci=Interval(ci_low, ci_high, "ci"),
         n=len(values) - missing,
@@ -202,25 +184,36 @@ def _cell(values: np.ndarray, seed: int, n_resamples: int) -> Cell:
     )
 
 
-def _mean(values: np.ndarray) -> float:
+def mean(values: np.ndarray) -> float:
+    """Mean of what is defined; NaN where nothing is."""
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
-def _wins(comparison: Comparison, method: Method, column: Column) -> bool:
-    mine = _mean(comparison.values[method, column])
-    sign = 1 if column.better == "low" else -1
+def p_text(p: float) -> str:
+    """p as sentences print it."""
+    return "p n/a" if np.isnan(p) else "p<0.001" if p < 0.001 else f"p={p:.3f}"
+
+
+def _in_region(c: Column) -> str:
+    _, _, where = c.name.partition("@")
+    return f"{c.title} ({where})" if where in ("box", "whole") else c.title
+
+
+def _wins(comparison: Comparison, method: Method, c: Column) -> bool:
+    mine = mean(comparison.values[method, c])
+    sign = 1 if c.better == "low" else -1
     others = [other for other in comparison.methods if other != method]
     return bool(others) and all(
-        sign * mine < sign * _mean(comparison.values[other, column])
-        and comparison.p(method, other, column) < SIGNIFICANT
+        sign * mine < sign * mean(comparison.values[other, c]) and comparison.p(method, other, c) < SIGNIFICANT
         for other in others
     )
 
 
-def _interesting_pairs(methods: Sequence[Method]) -> list[tuple[Method, Method]]:
-    """Ensemble against single of one recipe; recipes of one size against each other. Later minus earlier."""
-    pairs = []
-    for a, b in itertools.combinations(methods, 2):
-        if a.recipe == b.recipe or (a.size == 1) == (b.size == 1):
-            pairs.append((b, a))
-    return pairs
+def _pairs(methods: Sequence[Method]) -> list[tuple[Method, Method]]:
+    """What the paper compares: methods of one loss, and the same kind of method of two losses. Later minus earlier."""
+    kind = [(method.size > 1, method.mc_samples > 0) for method in methods]
+    return [
+        (methods[j], methods[i])
+        for i, j in itertools.combinations(range(len(methods)), 2)
+        if methods[i].loss == methods[j].loss or kind[i] == kind[j]
+    ]

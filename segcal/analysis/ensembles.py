@@ -1,17 +1,33 @@
 """Which members make which ensembles: one recipe, many seeds, subsets drawn without replacement."""
 
-__all__ = ["Recipe", "choose_digest", "draws", "recipes", "sizes"]
+__all__ = ["Recipe", "Subset", "all_subsets", "choose_digest", "draws", "methods", "recipes", "sizes"]
 
 import itertools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from segcal.analysis.variants import PLAIN, VARIANTS
 from segcal.errors import UsageError
-from segcal.records import ModelRef
+from segcal.records import Method, ModelRef
+from segcal.tasks import TaskSpec
+from segcal.trial import TrialConfig
+
+
+@dataclass(frozen=True)
+class Subset:
+    """One drawn ensemble of a recipe; a single model is an ensemble of one."""
+
+    recipe: str
+    label: str
+    draw: int
+    members: tuple[int, ...]  # positions in the recipe's list of members
+    variant: str = PLAIN
+    full: bool = True  # with distances and bins: what tables show; the curve needs neither
+    decomposed: bool = False  # with the members' variance and entropies
 
 
 @dataclass(frozen=True)
@@ -71,3 +87,41 @@ def draws(n_members: int, size: int, n_draws: int, rng: np.random.Generator) -> 
     while len(chosen) < n_draws:
         chosen.add(tuple(sorted(int(member) for member in rng.choice(n_members, size, replace=False))))
     return sorted(chosen)
+
+
+def methods(chosen: Sequence[Recipe], configs: Mapping[str, TrialConfig], task: TaskSpec) -> list[Method]:
+    """The rows of the tables, loss by loss as in the paper: single models, Monte Carlo dropout, ensembles.
+
+    An ensemble is the largest on the curve that the pool allows. Networks that are sampled stand alone.
+    """
+    found = []
+    for recipe in chosen:
+        config = configs[recipe.recipe]
+        largest = sizes(len(recipe.members), task.ensemble_sizes)[-1]
+        for size in (1,) if config.sampled else dict.fromkeys((1, largest)):
+            samples = config.mc_samples if config.sampled else 0
+            found.append(Method(recipe.recipe, recipe.label, size, config.loss, samples))
+    return sorted(found, key=lambda method: (method.loss, method.size > 1, method.mc_samples > 0, method.label))
+
+
+def all_subsets(
+    chosen: Sequence[Recipe], configs: Mapping[str, TrialConfig], task: TaskSpec, seed: int
+) -> list[Subset]:
+    """Every single model, the drawn ensembles of each size, and their other readings for the sensitivity table.
+
+    The same draws for the same seed and pool. The first draw of the smallest and of the largest ensemble is decomposed.
+    """
+    found = []
+    for recipe in chosen:
+        config, rng = configs[recipe.recipe], np.random.default_rng(seed)
+        pool = len(recipe.members)
+        ms = [1] if config.sampled else sizes(pool, task.ensemble_sizes)
+        for size in ms:
+            shown = size in (1, ms[-1])
+            for draw, members in enumerate(draws(pool, size, task.curve_draws, rng)):
+                decomposed = draw == 0 and size > 1 and size in (ms[1], ms[-1])
+                subset = Subset(recipe.recipe, recipe.label, draw, members, PLAIN, shown, decomposed)
+                found.append(subset)
+                readings = [name for name, variant in VARIANTS.items() if shown and variant.applies(config)]
+                found += [replace(subset, variant=name, decomposed=False) for name in readings]
+    return found

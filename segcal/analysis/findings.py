@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segcal.analysis.compare import SIGNIFICANT, Column, Comparison, box_columns, p_text
+from segcal.analysis.compare import SIGNIFICANT, Column, Comparison, mean, p_text
 from segcal.records import Method
-from segcal.tasks import TaskSpec
 
 
-def findings(comparison: Comparison, methods: Sequence[Method], task: TaskSpec) -> tuple[str, ...]:
+def findings(comparison: Comparison, methods: Sequence[Method]) -> tuple[str, ...]:
     """One sentence for each recipe's ensemble, and one for each pair of recipes, on the NLL and the mean Dice."""
-    nll = next(column for column in comparison.columns if column.metric == "nll")
-    dice = [column for column in box_columns(task) if column.metric == "dice"]
+    nll = next(column for column in comparison.columns if column.name.startswith("nll@"))
+    dice = [column for column in comparison.columns if column.name.startswith("dice@")]
     sentences = []
     for ensemble in (method for method in methods if method.size > 1):
         single = next(m for m in methods if m.recipe == ensemble.recipe and m.size == 1)
@@ -26,7 +25,14 @@ def findings(comparison: Comparison, methods: Sequence[Method], task: TaskSpec) 
             f"{after:.3f} ({change:+.0f}%, {_verdict(comparison, ensemble, single, nll)}) "
             f"and the mean Dice by {gain:+.3f}."
         )
-    singles = [method for method in methods if method.size == 1]
+    for sampled in (method for method in methods if method.mc_samples):
+        for other in methods:
+            if other.loss == sampled.loss and not other.mc_samples and other.size > 1:
+                sentences.append(
+                    f"{sampled.title} against {other.title}: NLL in the box {_mean(comparison, sampled, [nll]):.3f} "
+                    f"against {_mean(comparison, other, [nll]):.3f} ({_verdict(comparison, sampled, other, nll)})."
+                )
+    singles = [method for method in methods if method.size == 1 and not method.mc_samples]
     for index, first in enumerate(singles):
         for second in singles[index + 1 :]:
             sentences.append(
@@ -39,8 +45,7 @@ def findings(comparison: Comparison, methods: Sequence[Method], task: TaskSpec) 
 
 
 def _mean(comparison: Comparison, method: Method, columns: Sequence[Column]) -> float:
-    values = np.array([comparison.values[method, column] for column in columns])
-    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+    return mean(np.array([comparison.values[method, column] for column in columns]))
 
 
 def _verdict(comparison: Comparison, a: Method, b: Method, column: Column) -> str:

@@ -90,6 +90,8 @@ def _add_report(verbs: Any) -> None:
     verb.add_argument("--digest", help="report on the models of this data digest, where there are several")
     verb.add_argument("--seed", type=int, default=0, help="seed of draws and resampling (default: 0)")
     verb.add_argument("--resamples", type=int, default=10_000, help="bootstrap resamples (default: 10000)")
+    verb.add_argument("--memory-gb", type=float, default=4.0, metavar="GB", help="memory for scoring (default: 4)")
+    verb.add_argument("--compare-paper", action="store_true", help="put the paper's numbers beside ours")
 
 
 def _add_task(verbs: Any) -> None:
@@ -133,12 +135,14 @@ def _sweep(arguments: argparse.Namespace) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from segcal.analysis.build_report import make_report
+    from segcal.analysis.build_report import Request, make_report
 
     out = arguments.out or Path("reports") / arguments.experiment
-    result = make_report(
-        arguments.experiment, out, arguments.seed, arguments.resamples, say, data_digest=arguments.digest
-    )
+    request = Request(
+        arguments.experiment, arguments.digest, arguments.seed, arguments.resamples, arguments.memory_gb,
+        arguments.compare_paper,
+    )  # fmt: skip
+    result = make_report(request, out, say)
     if arguments.json:
         print(json.dumps(result))
     say(f"report: {(out / 'report.html').absolute()}")

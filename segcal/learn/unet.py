@@ -95,6 +95,7 @@ class UNet(nn.Module):
             raise ValueError(f"image must have {self.dims} sides that are multiples of {factor}, got {sides}")
         skips: list[Tensor] = []
         for block in self.encoder:
+            assert isinstance(block, nn.Sequential)
             x = self.pool(skips[-1]) if skips else image
             if isinstance(block[-1], Dropout):
                 return [*skips, block[:-1](x)]
@@ -104,7 +105,9 @@ class UNet(nn.Module):
     def finish(self, prefix: list[Tensor]) -> Tensor:
         """Logits of a prefix: the first dropout and all that follows it."""
         skips = list(prefix)
-        last = self.encoder[len(skips) - 1][-1]
+        reached = self.encoder[len(skips) - 1]
+        assert isinstance(reached, nn.Sequential)
+        last = reached[-1]
         if isinstance(last, Dropout):
             skips[-1] = last(skips[-1])
         for block in self.encoder[len(skips) :]:

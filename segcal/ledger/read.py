@@ -1,6 +1,6 @@
 """Reads members out of the model registry: another process, another day, nothing but the tracking URI."""
 
-__all__ = ["Checkpoint", "finished_keys", "load_checkpoint", "models"]
+__all__ = ["Checkpoint", "finished_keys", "load_checkpoint", "models", "ood_digest"]
 
 import hashlib
 import json
@@ -47,6 +47,19 @@ def models(client: MlflowClient, experiment: str) -> list[ModelRef]:
 def finished_keys(client: MlflowClient, experiment: str) -> set[str]:
     """Keys of the trials whose model is registered in the experiment."""
     return {version.tags[tag("key")] for version in _versions(client, experiment)}
+
+
+def ood_digest(client: MlflowClient, experiment: str, data_digest: str) -> str | None:
+    """Digest of the out-of-distribution cohort of the newest sweep on these data that had one."""
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return None
+    filters = f"tags.`{tag('kind')}` = 'sweep' and params.`sweep.data_digest` = '{data_digest}'"
+    newest_first = ["attributes.start_time DESC"]
+    for run in client.search_runs([found.experiment_id], filters, max_results=_PAGE, order_by=newest_first):
+        if digest := run.data.params.get("sweep.ood_digest"):
+            return str(digest)
+    return None
 
 
 def load_checkpoint(client: MlflowClient, ref: ModelRef) -> Checkpoint:

@@ -1,6 +1,8 @@
 """Do the probabilities mean what they say? Negative log-likelihood, Brier score, reliability (paper: Eqs. 3-5)."""
 
-__all__ = ["CLIP", "Reliability", "brier", "ece", "nll", "reliability", "reliability_of_bins"]
+__all__ = [
+    "CLIP", "Reliability", "binned_error", "brier", "ece", "ece_classwise", "nll", "reliability", "reliability_of_bins",
+]  # fmt: skip
 
 from dataclasses import dataclass
 from typing import Literal
@@ -100,6 +102,24 @@ def ece(probs: np.ndarray, truth: np.ndarray, n_bins: int = 10) -> float:
     """
     _check(probs, truth)
     return reliability(probs.max(axis=0), probs.argmax(axis=0) == truth, n_bins).ece if truth.size else float("nan")
+
+
+def ece_classwise(probs: np.ndarray, truth: np.ndarray, n_bins: int = 10) -> float:
+    """Class-wise calibration error: Eq. 5 of each class's probability against its frequency, averaged over classes.
+
+    Also called static calibration error (Nixon et al. 2019). probs (K, ...), truth (...). Empty input: NaN.
+    """
+    _check(probs, truth)
+    if not truth.size:
+        return float("nan")
+    bins = [np.stack(confidence_bins(probs[k], truth == k, n_bins), axis=-1) for k in range(probs.shape[0])]
+    return float(binned_error(np.array(bins), truth.size).mean())
+
+
+def binned_error(bins: np.ndarray, voxels: int) -> np.ndarray:
+    """Eq. 5 of summed bins (..., n_bins, 3): voxels, sum of confidence, number correct; voxels: of all bins."""
+    gaps: np.ndarray = np.abs(bins[..., 1] - bins[..., 2]).sum(axis=-1) / voxels
+    return gaps
 
 
 def _p_true(probs: np.ndarray, truth: np.ndarray) -> np.ndarray:

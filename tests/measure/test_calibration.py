@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from segcal.measure.calibration import CLIP, brier, ece, nll, reliability
+from segcal.measure.calibration import CLIP, brier, ece, ece_classwise, nll, reliability
 
 
 def plain_ece(confidence, correct, n_bins):
@@ -81,3 +81,19 @@ def test_empty_input_is_not_a_number():
 def test_bad_input_states_rule_and_value(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_classwise_ece_by_hand():
+    """Two voxels, two classes, two bins: p(0) = .8, .4; truth 0, 0. Each class: bins of one voxel, gaps .2 and .6."""
+    probs, truth = np.array([[0.8, 0.4], [0.2, 0.6]]), np.array([0, 0])
+    assert ece_classwise(probs, truth, 2) == pytest.approx((0.2 + 0.6) / 2)
+    assert ece_classwise(probs, truth, 1) == pytest.approx((0.2 + 0.6) / 2)  # |1.2 - 2| / 2 = |0.8 - 0| / 2
+    assert np.isnan(ece_classwise(np.zeros((2, 0)), np.zeros(0, int)))
+
+
+def test_classwise_ece_sees_what_the_top_label_hides():
+    """Top label right on average, both structures' probabilities swapped: only the class-wise error is there."""
+    probs = np.tile(np.array([[0.5], [0.3], [0.2]]), (1, 10))
+    truth = np.array([0] * 5 + [1] * 2 + [2] * 3)
+    assert ece(probs, truth) == pytest.approx(0)
+    assert ece_classwise(probs, truth) == pytest.approx((0 + 0.1 + 0.1) / 3)

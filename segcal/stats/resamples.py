@@ -1,0 +1,49 @@
+"""Resamples of patients as count matrices, and what every bootstrap reads off them."""
+
+__all__ = ["defined", "multinomial_chunks", "tails_of", "two_sided_p"]
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+CHUNK = 1 << 20  # numbers in a chunk: 8 MB in float64
+
+
+def multinomial_chunks(rng: np.random.Generator, n: int, n_resamples: int, columns: int = 1) -> Iterator[np.ndarray]:
+    """How often each of n patients is in each resample, a chunk of resamples at a time: (chunk, n), float64.
+
+    The chunks in a row are the matrix that one call of the generator would give, whatever their size, which is such
+    that neither a chunk nor its product with `columns` columns passes 8 MB.
+    """
+    if n_resamples < 1:
+        raise ValueError(f"n_resamples must be at least 1, got n_resamples={n_resamples}")
+    size = max(1, CHUNK // max(n, columns))
+    shares = np.full(n, 1.0 / n)
+    for start in range(0, n_resamples, size):
+        counts = rng.multinomial(n, shares, size=min(size, n_resamples - start))
+        yield counts.astype(np.float64)
+
+
+def two_sided_p(at_most: np.ndarray, at_least: np.ndarray, resamples: np.ndarray | int) -> np.ndarray:
+    """p = 2 min(1 + #{mean* <= 0}, 1 + #{mean* >= 0}) / (B + 1), at most 1, from both numbers and B, elementwise.
+
+    The added one keeps p above 0 (Davison and Hinkley 1997, section 4.2).
+    """
+    p: np.ndarray = np.minimum(1.0, 2.0 * (1 + np.minimum(at_most, at_least)) / (np.asarray(resamples) + 1))
+    return p
+
+
+def defined(values: ArrayLike) -> np.ndarray:
+    """The values (n,) that are not NaN, float64."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1:
+        raise ValueError(f"values must be one number per patient, got shape {array.shape}")
+    return array[~np.isnan(array)]
+
+
+def tails_of(level: float) -> np.ndarray:
+    """The two probabilities between which the central `level` lies."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got level={level}")
+    return np.array([(1 - level) / 2, (1 + level) / 2])
