@@ -42,7 +42,7 @@ def examine(task: str) -> dict[str, Any]:
         "store answers": answers,
         "data and caches": str(home()),
         "free disk GB": round(shutil.disk_usage(_existing(home())).free / 1e9, 1),
-        "would run": f"{len(plan.recipes)} recipes x {len(plan.seeds)} seeds of task {plan.task.name} "
+        "would run": f"{sum(map(len, plan.seeds.values()))} trials of {len(plan.recipes)} recipes of {plan.task.name} "
         f"(scale {plan.scale or 'none'}), {max(1, side_by_side)} at a time, into experiment '{plan.experiment}'",
     }
 

@@ -162,7 +162,7 @@ def recipe_table(scores: Scores, methods: Sequence[Method], columns: Sequence[Co
     return Table(
         "recipes",
         "Differences between recipes, over seeds and patients",
-        "Single models. Both the seeds of each recipe and the patients are resampled (crossed bootstrap, Owen 2007), so "
+        "Single models. Both the seeds of each recipe and the patients are resampled (crossed bootstrap, Owen 2007): "
         "the interval and p speak of the recipe, not of the networks that happened to be trained. p adjusted by Holm "
         f"over this table; {n} resamples. A recipe with a single seed has no interval.",
         tuple(_in_region(c) for c in columns),

@@ -63,9 +63,9 @@ def curve_table(found: Sequence[Curve]) -> Table:
     return Table(
         "curve",
         "Scores against the number of members",
-        "Mean over the draws (2.5th to 97.5th percentile of the draws), the standard error of one ensemble of M members "
-        "± (standard deviation over draws, divided by the square root of (N-M)/(N-1) because draws out of one pool of N "
-        "members overlap and are too alike; none where M = N), and how many draws.",
+        "Mean over the draws (2.5th to 97.5th percentile of the draws); ± the standard error of one ensemble of M "
+        "members: standard deviation over draws, divided by the square root of (N-M)/(N-1), because draws out of one "
+        "pool of N members overlap and are too alike (none where M = N); and the number of draws.",
         tuple(f"M = {size}" for size in sizes),
         tuple(rows),
     )
@@ -75,4 +75,4 @@ def _entry(curve: Curve, index: int) -> str:
     ends = f"({number(curve.low[index])}–{number(curve.high[index])})"
     error = curve.error[index]
     se = "" if np.isnan(error) else f"\n± {error:.2g}"
-    return f"{number(curve.mean[index])} {ends}{se}\n{curve.draws[index]} of {curve.pool} members' draws"
+    return f"{number(curve.mean[index])} {ends}{se}\n{curve.draws[index]} draws of {curve.pool} members"

@@ -7,6 +7,7 @@ __all__ = ["check_laws"]
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,34 +24,30 @@ BRIER_BOUND = 0.8146  # sup of the Brier score over NLL
 
 def check_laws(frame: pd.DataFrame, task: TaskSpec) -> tuple[LawCheck, ...]:
     """Check the laws on the frame of `Scores`."""
-    regions = {region: _region(frame, region) for region in REGIONS}
+    regions = [_region(frame, region) for region in REGIONS]
 
-    def each(excess: str) -> pd.Series:
-        parts = [pd.Series(rows.eval(excess), dtype=float) for rows in regions.values()]
-        return pd.concat(parts).dropna()
+    def each(excess: Callable[[pd.DataFrame], pd.Series]) -> pd.Series:
+        both: pd.Series[float] = pd.concat([excess(rows).dropna() for rows in regions])
+        return both
 
     entropy = pd.concat([frame[column("entropy", name)] for name in task.structures]).dropna()
-    return (
-        _check("|mean confidence - accuracy| <= ECE", each("abs(confidence - accuracy) - ece"), frame),
-        _check("ECE <= 1 - mean p(true class)", each("ece - (1 - p_true)"), frame),
-        _check("1 - mean p(true class) <= 1 - exp(-NLL)", each("exp(-nll) - p_true"), frame),
-        _check("ECE with 15 bins <= ECE with 30 bins (nested)", each("ece15 - ece30"), frame),
-        _check(f"Brier <= {BRIER_BOUND} NLL", each(f"brier - {BRIER_BOUND} * nll"), frame),
-        _check("0 <= H(S) <= ln 2", np.maximum(-entropy, entropy - np.log(2)), frame),
-        _check("NLL of an ensemble <= mean NLL of its members", _of_members(frame, "nll", 1.0), frame),
-        _check(
-            "mean NLL over all draws falls with M (where all subsets of a size were scored)", _falls(frame, "nll"), frame
+    excesses = {
+        "|mean confidence - accuracy| <= ECE": each(lambda r: (r.confidence - r.accuracy).abs() - r.ece),
+        "ECE <= 1 - mean p(true class)": each(lambda r: r.ece - (1 - r.p_true)),
+        "1 - mean p(true class) <= 1 - exp(-NLL)": each(lambda r: np.exp(-r.nll) - r.p_true),
+        "ECE with 15 bins <= ECE with 30 bins, which are nested": each(lambda r: r.ece15 - r.ece30),
+        f"Brier <= {BRIER_BOUND} NLL": each(lambda r: r.brier - BRIER_BOUND * r.nll),
+        "0 <= H(S) <= ln 2": np.maximum(-entropy, entropy - np.log(2)),
+        "NLL of an ensemble <= mean NLL of its members": _of_members(frame, "nll"),
+        "members' mean Brier - Brier of the ensemble = members' variance": _variance_gap(frame),
+        "mean NLL over all subsets of a size falls with the size": _falls(frame, "nll"),
+        "mean Brier over all subsets of a size falls with the size": _falls(frame, "brier"),
+        "mutual information = entropy of the ensemble - mean entropy of its members >= 0": each(
+            lambda r: r.member_entropy - r.entropy
         ),
-        _check(
-            "mean Brier over all draws falls with M (where all subsets of a size were scored)",
-            _falls(frame, "brier"), frame,
-        ),
-        _check("members' mean Brier - ensemble's Brier = members' variance", _variance_gap(frame), frame),
-        _check("mutual information = entropy of the ensemble - mean entropy of its members >= 0",
-               each("member_entropy - entropy"), frame),
-        _check("sums over the whole volume >= sums over the box (whole = inside + outside)",
-               _outside(frame), frame),
-    )  # fmt: skip
+        "sums over the whole volume >= sums over the box": _outside(frame),
+    }
+    return tuple(_check(law, excess, frame) for law, excess in excesses.items())
 
 
 def _region(frame: pd.DataFrame, region: str) -> pd.DataFrame:
@@ -63,31 +60,28 @@ def _plain(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame.variant == PLAIN]
 
 
-def _of_members(frame: pd.DataFrame, metric: str, sign: float) -> pd.Series:
-    """Metric of each ensemble minus the mean of its members', by region; index: the frame's."""
+def _of_members(frame: pd.DataFrame, metric: str) -> pd.Series:
+    """Metric of each ensemble minus the mean of its members', by region; index: region, the frame's."""
     rows = _plain(frame)
-    parts = []
-    for region in REGIONS:
-        name = column(metric, region)
-        singles = rows[rows["size"] == 1]
-        by_member = {
-            (recipe, case_id, seeds[0]): value
-            for recipe, case_id, seeds, value in zip(
-                singles.recipe, singles.case_id, singles.seeds, singles[name], strict=True
-            )
-        }
-        ensembles = rows[rows["size"] > 1]
-        means = [
-            np.mean([by_member.get((recipe, case_id, seed), np.nan) for seed in seeds])
-            for recipe, case_id, seeds in zip(ensembles.recipe, ensembles.case_id, ensembles.seeds, strict=True)
-        ]
-        parts.append(sign * (ensembles[name] - np.array(means, dtype=float)))
-    return pd.concat(dict(zip(REGIONS, parts, strict=True))).dropna()
+    parts: dict[str, list[pd.Series]] = {region: [] for region in REGIONS}
+    for _, mine in rows.groupby("recipe", observed=True):
+        singles = mine[mine["size"] == 1].assign(seed=lambda r: r.seeds.str[0])
+        ensembles = [group for _, group in mine[mine["size"] > 1].groupby(["size", "draw"])]
+        for region in REGIONS:
+            name = column(metric, region)
+            members = singles.pivot(index="case_id", columns="seed", values=name)
+            for group in ensembles:
+                means = members[list(group.seeds.iloc[0])].mean(axis=1, skipna=False)
+                parts[region].append(group[name] - means.reindex(group.case_id).to_numpy())
+    found = {region: pd.concat(differences) for region, differences in parts.items() if differences}
+    return pd.concat(found).dropna() if found else pd.Series(dtype=float)
 
 
 def _variance_gap(frame: pd.DataFrame) -> pd.Series:
     """How far the members' mean Brier minus the ensemble's is from the members' variance."""
-    gap = -_of_members(frame, "brier", 1.0)
+    gap = -_of_members(frame, "brier")
+    if gap.empty:
+        return gap
     variance = pd.concat({region: frame[column("variance", region)] for region in REGIONS})
     distance: pd.Series[float] = (gap - variance.reindex(gap.index)).abs().dropna()
     return distance
@@ -99,8 +93,8 @@ def _falls(frame: pd.DataFrame, metric: str) -> pd.Series:
     found = {}
     for (recipe, case_id), group in rows.groupby(["recipe", "case_id"], observed=True):
         pool = int((group["size"] == 1).sum())
-        sizes, counts = np.unique(group["size"], return_counts=True)
-        sizes = [int(m) for m, n in zip(sizes, counts, strict=True) if n == math.comb(pool, int(m))]
+        counted = zip(*np.unique(group["size"], return_counts=True), strict=True)
+        sizes = [int(m) for m, n in counted if n == math.comb(pool, int(m))]
         for region in REGIONS:
             means = group.groupby("size")[column(metric, region)].mean()
             for small, large in itertools.pairwise(sizes):

@@ -14,6 +14,7 @@ from segcal.analysis.roles import Roles
 from segcal.analysis.score_cache import ScoreCache
 from segcal.analysis.scores import SOURCE, TARGET, Scores
 from segcal.analysis.segments import segments_of
+from segcal.analysis.workers import one_thread
 from segcal.measure.calibration import reliability_of_bins
 from segcal.measure.case import column
 from segcal.records import CaseView, Map, Method, Plate, ReliabilityBins
@@ -72,8 +73,9 @@ class Gallery:
     def _slice(self, member: Member, case: Case, z: int) -> np.ndarray:
         key = (member.name, case.case_id, z)
         if key not in self._slices:
-            net = member.net(self._device)
-            ((first, slab),) = predictions(member, net, case, self._device, slice(z, z + 1))
+            with one_thread():
+                net = member.net(self._device)
+                ((first, slab),) = predictions(member, net, case, self._device, slice(z, z + 1))
             self._slices[key] = slab.probs[:, z - first].copy()
         return self._slices[key]
 

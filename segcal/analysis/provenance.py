@@ -69,7 +69,7 @@ def notes(
             larger = ", ".join(map(str, left_out))
             shown = ", ".join(map(str, sizes(pool, task.ensemble_sizes)))
             found.append(
-                f"{recipe.label}: the pool holds {pool} members, so the curve has M = {shown} and no ensemble of {larger}."
+                f"{recipe.label}: the pool holds {pool} members: the curve has M = {shown}, no ensemble of {larger}."
             )
         if pool == 1:
             found.append(f"{recipe.label}: a single seed; what is said of it may be said of that seed alone.")

@@ -1,4 +1,4 @@
-"""Which recipe of an experiment plays which part of the paper: CE or Dice loss; alone, by MC dropout, as an ensemble."""
+"""Which recipe plays which part of the paper: cross-entropy or Dice loss; alone, by MC dropout, as an ensemble."""
 
 __all__ = ["PAPER_METHODS", "Roles"]
 

@@ -64,18 +64,14 @@ def fit_table(found: Sequence[Scatter]) -> Table:
                 f"{_p(fit.spearman_p)}", f"{number(fit.slope)} H {fit.intercept:+.2f}", str(scatter.clipped),
                 str(scatter.empty),
             )  # fmt: skip
-            rows.append(
-                (
-                    f"{scatter.title}: {'both domains' if fit.domain == 'all' and len(scatter.fits) > 1 else fit.domain}",
-                    cells,
-                )
-            )
+            domain = "both domains" if fit.domain == "all" and len(scatter.fits) > 1 else fit.domain
+            rows.append((f"{scatter.title}: {domain}", cells))
     return Table(
         "segments",
         "Segment entropy against Dice",
         "H(S) (Eq. 7, nats) against logit Dice over predicted segments: Pearson's r and Spearman's rank correlation "
-        "with two-sided p, and the least-squares line of logit Dice. Segments of one patient are not independent; the p "
-        "take no account of it. Clipped: Dice outside [0.001, 0.999]. Empty: segments without a voxel or a Dice.",
+        "with two-sided p, and the least-squares line of logit Dice. Segments of one patient are not independent; the "
+        "p take no account of it. Clipped: Dice outside [0.001, 0.999]. Empty: segments without a voxel or a Dice.",
         ("segments", "Pearson r", "Spearman ρ", "logit Dice =", "clipped", "empty"),
         tuple(rows),
     )
@@ -119,8 +115,8 @@ def detection_table(scores: Scores, methods: Sequence[Method], task: TaskSpec, s
         "Out-of-distribution detection by segment entropy",
         "A case's score is H(S), mean over its structures; target (out-of-distribution) cases are the positives. "
         "AUROC: probability that a target case scores higher than a source case, ties half. FPR95: share of source "
-        f"cases that are flagged at the threshold that flags 95% of the target cases. [95% bootstrap interval over cases, {n} "
-        "resamples.] Left out: cases without any predicted segment.",
+        f"cases that are flagged at the threshold that flags 95% of the target cases. [95% bootstrap interval over "
+        f"cases, {n} resamples.] Left out: cases without any predicted segment.",
         ("AUROC", "FPR95", "threshold, nats", "cases source / target", "left out"),
         tuple(rows),
     )

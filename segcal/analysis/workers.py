@@ -1,7 +1,8 @@
 """Many independent jobs on all cores, or on all nodes of a Ray cluster. The only room of analysis that knows Ray."""
 
-__all__ = ["run_jobs"]
+__all__ = ["one_thread", "run_jobs"]
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
@@ -42,7 +43,9 @@ def run_jobs(
     alone = min(cores(), at_once, len(jobs)) < 2 or cost < WORTH_IT or torch.cuda.is_available()
     if alone and not os.environ.get("RAY_ADDRESS"):
         for job in jobs:
-            yield job, function(job, shared[job.shared])
+            with one_thread():
+                result = function(job, shared[job.shared])
+            yield job, result
     else:
         yield from _run_on_ray(function, jobs, shared, at_once, say)
 
@@ -68,7 +71,7 @@ def _run_on_ray(
         # A node's cores are shared by as many jobs as fit into the memory; each gets one thread.
         share = max(1.0, max(node["Resources"].get("CPU", 1) for node in nodes) / at_once)
         gpus = ray.cluster_resources().get("GPU", 0)
-        remote = ray.remote(num_cpus=share, num_gpus=1 if gpus else 0, max_retries=2)(_one_thread)
+        remote = ray.remote(num_cpus=share, num_gpus=1 if gpus else 0, max_retries=2)(_alone)
         limit = 2 * sum(max(1, int(node["Resources"].get("CPU", 1) // share)) for node in nodes)
         stored = {name: ray.put(value) for name, value in shared.items()}
         waiting: dict[Any, J] = {}
@@ -84,6 +87,17 @@ def _run_on_ray(
             ray.shutdown()
 
 
-def _one_thread(function: Callable[[J, Shared], Result], job: J, shared: Shared) -> Result:
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """torch on one thread: a prediction's last bits depend on how many there are, and small networks gain little."""
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
-    return function(job, shared)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _alone(function: Callable[[J, Shared], Result], job: J, shared: Shared) -> Result:
+    with one_thread():
+        return function(job, shared)

@@ -56,7 +56,7 @@ def predict_slabs(
     """First slice and prediction of each slab of an image (C, Z, Y, X), in float32.
 
     With Monte Carlo dropout the prediction is the mean of the samples' probabilities and has no `log_probs`. slices:
-    predict the slabs that hold these only (of 2-D networks).
+    of 2-D networks, predict the slabs that hold these only.
     """
     depth = image.shape[1]
     starts = [0] if net.dims == 3 else range(0, depth, SLAB)
@@ -65,6 +65,8 @@ def predict_slabs(
         last = depth if net.dims == 3 else min(first + SLAB, depth)
         if last <= begin or first >= end:
             continue
+        if monte_carlo is not None and net.dims == 2:  # slices are sampled one by one: none that nobody asked for
+            first, last = max(first, begin), min(last, end)
         batch = image[np.newaxis] if net.dims == 3 else image[:, first:last].swapaxes(0, 1)
         with torch.inference_mode():
             inputs = torch.from_numpy(np.array(batch, order="C")).to(device, memory_format=MEMORY_FORMAT[net.dims])

@@ -2,6 +2,7 @@
 
 __all__ = ["Plan", "load_plan", "trials"]
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -32,7 +33,10 @@ class Resources(BaseModel):
 
 
 class SweepFile(BaseModel):
-    """The file's keys. `training` holds settings of all recipes; a scale replaces any of the other keys."""
+    """The file's keys. `training` holds settings of all recipes; a scale replaces any of the other keys.
+
+    A recipe may have `seeds` of its own: fewer of what is costly to predict, such as Monte Carlo dropout.
+    """
 
     model_config = ConfigDict(extra="forbid")
     task: str = "brain"
@@ -52,7 +56,7 @@ class Plan:
     experiment: str
     task: TaskSpec
     scale: str
-    seeds: tuple[int, ...]
+    seeds: dict[str, tuple[int, ...]]  # of each recipe
     recipes: dict[str, dict[str, Any]]
     resources: Resources
 
@@ -62,8 +66,7 @@ class Plan:
             "experiment": self.experiment,
             "scale": self.scale,
             "task": TypeAdapter(TaskSpec).dump_python(self.task, mode="json"),
-            "seeds": list(self.seeds),
-            "recipes": self.recipes,
+            "recipes": {label: {**recipe, "seeds": list(self.seeds[label])} for label, recipe in self.recipes.items()},
             "resources": self.resources.model_dump(),
         }
         return yaml.safe_dump(content, sort_keys=False)
@@ -100,8 +103,8 @@ def load_plan(
         experiment=sweep.experiment,
         task=spec,
         scale=scale,
-        seeds=_seeds(sweep.seeds),
-        recipes={label: _recipe(label, {**sweep.training, **fields_}) for label, fields_ in sweep.recipes.items()},
+        seeds={label: _seeds(fields_.get("seeds", sweep.seeds)) for label, fields_ in sweep.recipes.items()},
+        recipes={label: _recipe(label, {**sweep.training, **_settings(f)}) for label, f in sweep.recipes.items()},
         resources=sweep.resources,
     )
     trials(plan, "not yet known", [1] * spec.n_classes)  # every value is checked before any data are read
@@ -111,8 +114,9 @@ def load_plan(
 def trials(plan: Plan, data_digest: str, class_voxels: Sequence[int]) -> list[TrialConfig]:
     """All trials, seed by seed, so that every recipe has members early. Raises UsageError for a bad value."""
     configs = []
-    for seed in plan.seeds:
-        for label, recipe in plan.recipes.items():
+    every = sorted({seed for seeds in plan.seeds.values() for seed in seeds})
+    for seed, (label, recipe) in itertools.product(every, plan.recipes.items()):
+        if seed in plan.seeds[label]:
             resolved = {
                 "batch": plan.task.batch,
                 **recipe,
@@ -156,6 +160,10 @@ def sweep_file(task: str) -> Path:
     raise UsageError(f"no sweep file sweeps/{name} here or beside the package; name one: segcal sweep FILE")
 
 
+def _settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in recipe.items() if key != "seeds"}
+
+
 def _recipe(label: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe with the paper's choices for its loss where it is silent."""
     for key in given:
@@ -193,7 +201,10 @@ def _check_trial(config: TrialConfig) -> None:
         )
 
 
-def _seeds(given: int | list[int]) -> tuple[int, ...]:
+def _seeds(given: Any) -> tuple[int, ...]:
+    whole = [given] if isinstance(given, int) else given
+    if not isinstance(whole, list) or not all(isinstance(seed, int) for seed in whole):
+        raise UsageError(f"seeds must be a number above 0 or a list of numbers, got {given}")
     seeds = list(range(given)) if isinstance(given, int) else given
     if not seeds:
         raise UsageError(f"seeds must be a number above 0 or a list of numbers, got {given}")

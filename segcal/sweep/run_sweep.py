@@ -62,8 +62,8 @@ def run_sweep(
     done = finished_keys(client, plan.experiment)
     todo = [config for config in configs if config.key not in done]
     say(
-        f"sweep: {len(plan.recipes)} recipes x {len(plan.seeds)} seeds = {len(configs)} trials in experiment "
-        f"'{plan.experiment}', {len(configs) - len(todo)} trained already"
+        f"sweep: {len(plan.recipes)} recipes, {len(configs)} trials in experiment '{plan.experiment}',"
+        f" {len(configs) - len(todo)} trained already"
     )
     params = {"data": root, "data_digest": cohort.digest, "scale": plan.scale, "code_version": code_version()}
     params |= ood_params

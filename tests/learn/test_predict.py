@@ -71,7 +71,7 @@ def test_a_result_can_be_repeated_slice_by_slice():
     whole = sampled(net, picture)
     assert torch.equal(torch.get_rng_state(), state)
     np.testing.assert_array_equal(whole, sampled(net, picture))
-    np.testing.assert_array_equal(whole[:, 8:], sampled(net, picture, slices=slice(9, 10)))
+    np.testing.assert_allclose(whole[:, 9:10], sampled(net, picture, slices=slice(9, 10)), atol=1e-6)
     assert np.abs(whole - sampled(net, picture, "w other")).max() > 0.01
 
 

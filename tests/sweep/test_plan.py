@@ -24,15 +24,18 @@ def test_the_demo_has_two_losses_and_five_seeds():
     configs = trials(plan, "d", [1000, 10, 20, 30])
     assert plan.scale == "demo"
     assert {config.loss for config in configs} == {"cross_entropy", "soft_dice"}
-    assert len(configs) == len({config.key for config in configs}) == 10
-    assert len({config.recipe for config in configs}) == 2
+    assert len(configs) == len({config.key for config in configs}) == 2 * 5 + 2 * 2
+    assert len({config.recipe for config in configs}) == 4
+    assert {config.label: config.sampled for config in configs} == {
+        "ce": False, "dice": False, "ce_mc": True, "dice_mc": True,
+    }  # fmt: skip
 
 
 def test_the_paper_scale_is_the_papers_design():
     plan = load_plan(task="brain", scale="paper")
     assert plan.task == BRAIN
     ce, dice = trials(plan, "d", [1000, 10, 20, 30])[:2]
-    assert (plan.seeds[-1], len(plan.seeds)) == (99, 100)
+    assert plan.seeds == dict.fromkeys(("ce", "dice", "ce_mc", "dice_mc"), tuple(range(100)))
     for config in (ce, dice):
         assert (config.lr, config.epochs, config.batch, config.lr_patience) == (0.005, 1000, 32, 10)
         assert (config.lr_threshold, config.kernels) == (0.001, (8, 8, 16, 16, 32, 32, 64, 64, 128, 128))
@@ -50,7 +53,7 @@ def test_inverse_frequency_weights_by_hand():
 def test_settings_reach_every_level(sweep):
     plan = load_plan(sweep(), settings=["seeds=[4, 7]", "epochs=3", "recipes.ce.lr=0.1", "task_fields.crop=[64, 64]"])
     configs = trials(plan, "d", [1] * 4)
-    assert plan.seeds == (4, 7)
+    assert plan.seeds == {"ce": (4, 7), "dice": (4, 7)}
     assert plan.task.crop == (64, 64)
     assert {(config.label, config.lr, config.epochs) for config in configs} == {("ce", 0.1, 3), ("dice", 0.005, 3)}
 
@@ -96,7 +99,7 @@ def test_unknown_scale_and_file(sweep, tmp_path):
 
 def test_resolved_plan_is_yaml(sweep):
     content = yaml.safe_load(load_plan(sweep()).as_yaml())
-    assert content["seeds"] == [0, 1, 2, 3, 4]
+    assert content["recipes"]["ce"]["seeds"] == [0, 1, 2, 3, 4]
     assert content["task"]["crop"] == [224, 224]
     assert content["recipes"]["dice"]["head"] == "sigmoid"
 
@@ -105,15 +108,35 @@ def test_resolved_plan_is_yaml(sweep):
 def test_every_task_has_a_demo_and_the_papers_design(task, seeds):
     paper = load_plan(task=task, scale="paper")
     assert paper.task == TASKS[task]
-    assert len(paper.seeds) == seeds
-    assert set(paper.recipes) == {"ce", "dice"}
+    assert {len(mine) for mine in paper.seeds.values()} == {seeds}
+    assert set(paper.recipes) == {"ce", "dice", "ce_mc", "dice_mc"}
     for config in trials(paper, "d", [1000] + [10] * (paper.task.n_classes - 1)):
         assert (config.dims, config.batch, config.epochs) == (paper.task.dims, TASKS[task].batch, 1000)
     demo = load_plan(task=task)
-    assert (demo.scale, demo.task.name, demo.task.dims, len(demo.seeds)) == ("demo", task, paper.task.dims, 5)
+    assert (demo.scale, demo.task.name, demo.task.dims) == ("demo", task, paper.task.dims)
+    assert [len(seeds) for seeds in demo.seeds.values()] == [5, 5, 2, 2]
+    study = load_plan(task=task, scale="study")
+    assert study.task == demo.task
+    assert min(len(study.seeds[label]) for label in ("ce", "dice")) == 10
     assert sum(demo.task.split_counts.values()) == (24 if "prostate" in task else 36)
 
 
 def test_the_myocardium_counts_three_times_in_the_dice_loss():
     dice = next(config for config in trials(load_plan(task="heart"), "d", [9] * 4) if config.label == "dice")
     assert dice.class_weights == (1.0, 1.0, 3.0, 1.0)
+
+
+def test_a_recipe_may_have_seeds_of_its_own(sweep):
+    plan = load_plan(sweep(), settings=["recipes.ce.seeds=[9]", "seeds=2"])
+    configs = trials(plan, "d", [1] * 4)
+    assert [(config.label, config.seed) for config in configs] == [("dice", 0), ("dice", 1), ("ce", 9)]
+    for bad in ("recipes.ce.seeds=0", "recipes.ce.seeds=many", "recipes.ce.seeds=[1, x]"):
+        with pytest.raises(UsageError, match="seeds must be a number above 0 or a list of numbers"):
+            load_plan(sweep(), settings=[bad])
+
+
+def test_monte_carlo_settings_that_mean_nothing(sweep):
+    with pytest.raises(UsageError, match="mc_samples must not be negative, got -1"):
+        load_plan(sweep(), settings=["mc_samples=-1"])
+    with pytest.raises(UsageError, match=r"mc_validation needs dropout and mc_samples above 0, got 0\.0 and 50"):
+        load_plan(sweep(), settings=["mc_validation=true"])
