@@ -83,14 +83,24 @@ def test_a_wrong_parameter_ends_in_the_one_line_error(project):
 def test_every_task_works_from_nothing_on_its_embedded_data(tmp_path_factory, task, counts):
     folder = tmp_path_factory.mktemp(task)
     shutil.copy(PROJECT / "MLproject", folder)
-    run = ("mlflow", "run", ".", "-e", "sweep", "-P", f"task={task}", "-P", "set=seeds=1; epochs=2")
+    run = (
+        "mlflow",
+        "run",
+        ".",
+        "-e",
+        "sweep",
+        "-P",
+        f"task={task}",
+        "-P",
+        "set=seeds=1; epochs=2; mc_samples=4; recipes.ce_mc.seeds=1; recipes.dice_mc.seeds=1",
+    )
     done = call(folder, *run, SEGCAL_HOME=str(folder / "home"))
     assert done.returncode == 0, done.stderr
     assert f"{counts} cases to train, validate and test on" in done.stderr
     assert ("12 cases, never learnt from" in done.stderr) == ("prostate" in task)
-    assert "done: 2 trained models in experiment 'calib'" in done.stderr
+    assert "done: 4 trained models in experiment 'calib'" in done.stderr
     report = call(folder, "segcal", "report", "--resamples", "100", SEGCAL_HOME=str(folder / "home"))
     assert report.returncode == 0, report.stderr
     assert "Traceback" not in done.stderr + report.stderr
     assert "UserWarning" not in done.stderr + report.stderr
-    assert (folder / "reports" / "calib" / "figures" / "overlays.png").stat().st_size > 10_000
+    assert (folder / "reports" / "calib" / "figures" / "methods.png").stat().st_size > 10_000

@@ -3,8 +3,8 @@
 __all__ = ["Request", "build_report", "make_report"]
 
 import datetime
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from segcal.records import Cell, Report, Table
 from segcal.report.page import write_report
 from segcal.tasks import TaskSpec
 from segcal.version import code_version
+from segcal.volume import Case
 
 Say = Callable[[str], None]
 
@@ -97,23 +98,31 @@ def build_report(request: Request, material: Material, say: Say) -> tuple[Report
     subsets = all_subsets(chosen, configs, task, request.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     cache = ScoreCache(home() / "scores" / material.cohort.digest, task, device)
+    caches = {"test": cache}
     cases = {"test": material.cohort.cases("test")}
-    evaluation = evaluate(cases["test"], task, pool, subsets, cache, request.memory_gb, say)
+    known = {"test": evaluate(cases["test"], task, pool, subsets, cache, request.memory_gb, say)}
     if material.ood is not None:
-        cases["ood"] = material.ood.cases("ood")
+        cases["ood"] = _renamed(material.ood.cases("ood"), cases["test"])
         say(f"out of distribution: {len(cases['ood'])} cases")
         shown = [subset for subset in subsets if subset.full and not subset.variant]
-        away = ScoreCache(home() / "scores" / material.ood.digest, task, device)
-        known = evaluate(cases["ood"], task, pool, shown, away, request.memory_gb, say)
-        evaluation = evaluation.with_more(known)
+        caches["ood"] = ScoreCache(home() / "scores" / material.ood.digest, task, device)
+        known["ood"] = evaluate(cases["ood"], task, pool, shown, caches["ood"], request.memory_gb, say)
     say("statistics")
-    where = domains(material.cohort, material.ood)
-    scores = collect(evaluation, subsets, pool, cases, where, task)
+    where = domains(material.cohort, cases.get("ood", []))
+    scores = collect(known, subsets, pool, cases, where, task)
     rows = methods(chosen, configs, task)
     roles = Roles(tuple(rows), configs, {recipe: len(members) for recipe, members in pool.items()})
     by_id = {case.case_id: (case, split) for split, found in cases.items() for case in found}
-    gallery = Gallery(scores, roles, task, pool, by_id, cache)
+    typical = {recipe.recipe: recipe.typical for recipe in chosen}
+    gallery = Gallery(scores, roles, task, pool, typical, by_id, caches)
     return _report(request, material, scores, roles, gallery), scores
+
+
+def _renamed(ood: Sequence[Case], test: Sequence[Case]) -> list[Case]:
+    """Out-of-distribution cases under names that no test case has: two cohorts may both have a case 001."""
+    taken = {case.case_id for case in test}
+    names = [f"{c.case_id} (out of distribution)" if c.case_id in taken else c.case_id for c in ood]
+    return [replace(case, case_id=name) for case, name in zip(ood, names, strict=True)]
 
 
 def _report(request: Request, material: Material, scores: Scores, roles: Roles, gallery: Gallery) -> Report:

@@ -111,9 +111,9 @@ def score_table(comparison: Comparison, key: str, title: str, seed: int, n_resam
             cells.append(replace(cell, best=_wins(comparison, method, c)))
         rows.append((method.title, tuple(cells)))
     caption = (
-        "Mean over test patients, spread (in parentheses): 2.5th to 97.5th percentile of the patients, ci [in "
-        f"brackets]: 95% bootstrap interval of the mean. Bold: best, and p < {SIGNIFICANT} against every other row "
-        "after Holm's correction over the table."
+        "Means over test patients; spread: 2.5th to 97.5th percentile of the patients; ci: 95% bootstrap interval of "
+        f"the mean. Bold: the best, where p < {SIGNIFICANT} against every other row after Holm's correction over the "
+        "table."
     )
     titles = tuple(c.title for c in comparison.columns)
     return Table(key, title, caption, titles, tuple(rows), tuple(c.better for c in comparison.columns))

@@ -75,4 +75,5 @@ def _entry(curve: Curve, index: int) -> str:
     ends = f"({number(curve.low[index])}–{number(curve.high[index])})"
     error = curve.error[index]
     se = "" if np.isnan(error) else f"\n± {error:.2g}"
-    return f"{number(curve.mean[index])} {ends}{se}\n{curve.draws[index]} draws of {curve.pool} members"
+    drawn = "1 draw" if curve.draws[index] == 1 else f"{curve.draws[index]} draws"
+    return f"{number(curve.mean[index])} {ends}{se}\n{drawn} of {curve.pool} members"

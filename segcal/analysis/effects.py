@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from segcal.analysis.roles import CE, DICE, Roles
+from segcal.analysis.roles import DICE, Roles
 from segcal.analysis.scores import Scores
 from segcal.analysis.segments import segment_entropy_of, segments_of
 from segcal.measure.case import column
@@ -34,6 +34,10 @@ class _Bench:
 
     def box(self, method: Method, metric: str) -> np.ndarray:
         return self.scores.by_patient(method, column(metric, "box"))
+
+    def drawn(self, size: int) -> Method | None:
+        """Ensembles of so many networks with Dice loss; None where none were drawn."""
+        return self.roles.ensemble(DICE, size) if size in self.task.ensemble_sizes else None
 
     def dice(self, method: Method) -> np.ndarray:
         """Mean over structures, by patient."""
@@ -107,8 +111,8 @@ def check_effects(scores: Scores, roles: Roles, task: TaskSpec, seed: int, n_res
         _l4(bench),
         bench.difference(
             "L5", "NLL of 10 networks with Dice loss < NLL of one with cross-entropy",
-            "difference of NLL in the box, M = 10 against M = 1", roles.ensemble(DICE, 10), roles.ensemble(CE, 1),
-            lambda m: bench.box(m, "nll"), -np.inf, -above, missing=f"the pool holds {_pool(roles, DICE)} networks",
+            "difference of NLL in the box, M = 10 against M = 1", bench.drawn(10), ce,
+            lambda m: bench.box(m, "nll"), -np.inf, -above, missing=_why(bench, 10) if ce else NO_METHOD,
         ),
         _l6(bench),
         _l7(bench),
@@ -116,17 +120,21 @@ def check_effects(scores: Scores, roles: Roles, task: TaskSpec, seed: int, n_res
     )  # fmt: skip
 
 
-def _pool(roles: Roles, loss: str) -> int:
-    single = roles.method("CE" if loss == CE else "DSC")
-    return 0 if single is None else roles.pools[single.recipe]
+def _why(bench: _Bench, size: int) -> str:
+    """Why there is no ensemble of `size` networks with Dice loss."""
+    single = bench.roles.method("DSC")
+    if single is None:
+        return NO_METHOD
+    pool = bench.roles.pools[single.recipe]
+    return f"the pool holds {pool} networks" if pool < size else f"no ensembles of {size} were drawn"
 
 
 def _l4(bench: _Bench) -> EffectCheck:
     name, statement = "L4", "5 networks with Dice loss lower the NLL by at least 15%"
     measured = "1 - NLL(M = 5) / NLL(M = 1), box"
-    one, five = bench.roles.ensemble(DICE, 1), bench.roles.ensemble(DICE, 5)
-    if one is None or five is None or 5 not in bench.task.ensemble_sizes:
-        return bench.absent(name, statement, measured, f"the pool holds {_pool(bench.roles, DICE)} networks")
+    one, five = bench.roles.method("DSC"), bench.drawn(5)
+    if one is None or five is None:
+        return bench.absent(name, statement, measured, _why(bench, 5))
     before, after = bench.box(one, "nll"), bench.box(five, "nll")
     kept = np.isfinite(before) & np.isfinite(after)
     before, after = before[kept], after[kept]

@@ -38,6 +38,12 @@ class Recipe:
     label: str
     members: tuple[ModelRef, ...]
 
+    @property
+    def typical(self) -> int:
+        """Position of the member with the median validation Dice (the lower one of two)."""
+        order = sorted(range(len(self.members)), key=lambda member: self.members[member].val_dice)
+        return order[(len(order) - 1) // 2]
+
 
 def choose_digest(refs: Sequence[ModelRef], wanted: str | None) -> tuple[str, dict[str, int]]:
     """The data digest to report on, and how many models were trained on each of the others.

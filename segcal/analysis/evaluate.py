@@ -51,10 +51,6 @@ class Evaluation:
     keys: dict[Subset, bytes]
     cases: dict[str, dict[bytes, Stored]]
 
-    def with_more(self, other: "Evaluation") -> "Evaluation":
-        """These cases and those of another evaluation of the same pool."""
-        return Evaluation(self.keys | other.keys, self.cases | other.cases)
-
 
 def evaluate(
     cases: Sequence[Case],
@@ -131,7 +127,7 @@ def _slabs(job: Job, members: Sequence[Member], device: torch.device) -> Iterato
     # A network over volumes predicts all slices at once. Where all members' do not fit, they are predicted again for
     # each band of slices.
     depth = len(job.case.truth)
-    bands = math.ceil(_volume_gb(job) / job.gigabytes)
+    bands = max(1, math.ceil(_volume_gb(job) / job.gigabytes))
     thickness = math.ceil(depth / bands)
     for first in range(0, depth, thickness):
         yield (

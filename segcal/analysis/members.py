@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from segcal.analysis.ensembles import Recipe
 from segcal.errors import BadData
@@ -53,7 +53,14 @@ def load_pool(
         pool[recipe.recipe] = []
         for ref in recipe.members:
             checkpoint = load_checkpoint(client, ref)
-            config = TypeAdapter(TrialConfig).validate_python(checkpoint.config)
+            try:
+                config = TypeAdapter(TrialConfig).validate_python(checkpoint.config)
+                of = TypeAdapter(TaskSpec).validate_python(checkpoint.task)
+            except ValidationError as error:
+                raise BadData(
+                    f"{ref.name} version {ref.version}: the checkpoint's settings must be those of this version of "
+                    f"segcal, got {error.error_count()} that are not; train it again, or use the version that wrote it"
+                ) from None
             if config.data_digest != digest:
                 raise BadData(
                     f"{ref.name} version {ref.version}: members must be trained on the data they are compared on, "
@@ -63,7 +70,7 @@ def load_pool(
             done += 1
             step(done, total, f"{recipe.label} seed {ref.seed}")
             if ref.created > newest:
-                newest, task = ref.created, TypeAdapter(TaskSpec).validate_python(checkpoint.task)
+                newest, task = ref.created, of
     if task is None:
         raise ValueError("chosen must hold at least 1 member, got 0")
     return task, pool

@@ -32,15 +32,17 @@ class Gallery:
     roles: Roles
     task: TaskSpec
     pool: Mapping[str, Sequence[Member]]
+    typical: Mapping[str, int]  # recipe -> its member with the median validation Dice
     cases: Mapping[str, tuple[Case, str]]  # case id -> case, split
-    cache: ScoreCache
+    caches: Mapping[str, ScoreCache]  # by split: cases of two cohorts may share a name
 
     def __post_init__(self) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._slices: dict[tuple[str, str, int], np.ndarray] = {}  # of this run: ensembles share members
 
     def view(self, case_id: str, methods: Sequence[Method], caption: str, detail: bool = True) -> CaseView:
-        """The slice with most of the structures; an ensemble of M is that of the M lowest seeds.
+        """The slice with most of the structures; an ensemble of M is that of the M lowest seeds, a single model the
+        one whose validation Dice is the median.
 
         detail: with each map's scores, reliability and histogram over the volume (means over the method's draws).
         """
@@ -54,7 +56,9 @@ class Gallery:
 
     def _map(self, case: Case, split: str, method: Method, z: int, detail: bool) -> Map:
         members = self.pool[method.recipe][: method.size]
-        foreground = self.cache.picture(
+        if method.size == 1:
+            members = [self.pool[method.recipe][self.typical[method.recipe]]]
+        foreground = self.caches[split].picture(
             case.case_id, [member.name for member in members], z,
             lambda: 1 - mean_prediction([self._slice(member, case, z) for member in members])[0],
         )  # fmt: skip

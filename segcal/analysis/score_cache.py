@@ -9,7 +9,6 @@ import contextlib
 import functools
 import hashlib
 import os
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +64,7 @@ class ScoreCache:
         """Everything that is known of a case. A damaged file counts as absent."""
         found: dict[bytes, Stored] = {}
         for path in sorted((self._folder / case_id).glob("*.npz")):
-            with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            with contextlib.suppress(Exception):  # a broken archive may raise anything
                 found |= dict(self._open(path))
         return found
 
@@ -86,12 +85,12 @@ class ScoreCache:
     def picture(self, case_id: str, members: Sequence[str], z: int, draw: Callable[[], np.ndarray]) -> np.ndarray:
         """The map (Y, X) that some members make of slice z: read, or drawn and kept."""
         name = hashlib.sha256(repr((self._rules, sorted(members), z)).encode()).hexdigest()[:24]
-        path = self._folder / case_id / f"{name}.npy"
-        with contextlib.suppress(OSError, ValueError, EOFError):
-            known: np.ndarray = np.load(path, allow_pickle=False)
+        path = self._folder / case_id / f"{name}.map"  # an archive, for its checksum
+        with contextlib.suppress(Exception), np.load(path, allow_pickle=False) as file:
+            known: np.ndarray = file["map"]
             return known
         drawn = draw()
-        self._keep(path, lambda file: np.save(file, drawn))
+        self._keep(path, lambda file: np.savez(file, allow_pickle=False, map=drawn))
         return drawn
 
     def _keep(self, path: Path, write: Callable[[BinaryIO], None]) -> None:

@@ -78,24 +78,23 @@ class Scores:
 
 
 def collect(
-    evaluation: Evaluation,
+    evaluations: Mapping[str, Evaluation],
     subsets: Sequence[Subset],
     pool: Mapping[str, Sequence[Member]],
     cases: Mapping[str, Sequence[Case]],
     domains: Mapping[str, str],
     task: TaskSpec,
 ) -> Scores:
-    """Scores out of what was evaluated. cases: "test" and "ood"; domains: case id -> source or target."""
+    """Scores out of what was evaluated, by split "test" and "ood" as cases; domains: case id -> source or target."""
     names = columns(task)
     values, top, classwise, segments = [], [], [], []
     about: dict[str, list[object]] = {name: [] for name in _ABOUT}
     for split, chosen in cases.items():
+        evaluation = evaluations[split]
+        asked = [subset for subset in subsets if subset in evaluation.keys]  # "ood": only what the tables show
         for case in chosen:
-            known = evaluation.cases[case.case_id]
-            for subset in subsets:
-                stored = known.get(evaluation.keys[subset])
-                if stored is None:  # of the out-of-distribution cases only what the tables show was asked for
-                    continue
+            for subset in asked:
+                stored = evaluation.cases[case.case_id][evaluation.keys[subset]]
                 seeds = tuple(pool[subset.recipe][m].seed for m in subset.members)
                 row = (
                     subset.recipe, subset.label, subset.variant, len(subset.members), subset.draw, seeds, subset.full,
@@ -115,10 +114,10 @@ def collect(
     return Scores(frame, np.array(top), np.array(classwise), np.array(segments))
 
 
-def domains(cohort: PreparedCohort, ood: PreparedCohort | None) -> dict[str, str]:
+def domains(cohort: PreparedCohort, ood: Sequence[Case]) -> dict[str, str]:
     """Domain of each test and out-of-distribution case.
 
-    Target: cases of the out-of-distribution cohort; and, where the test set has cases of the sites that were learnt
+    Target: the out-of-distribution cases; and, where the test set has cases of the sites that were learnt
     from and cases of other sites, the latter (CBICA and TCIA, where both are tested on).
     """
     entries = cohort.manifest["cases"]
@@ -126,7 +125,7 @@ def domains(cohort: PreparedCohort, ood: PreparedCohort | None) -> dict[str, str
     test = [entry for entry in entries if entry["split"] == "test"]
     both = any(entry["site"] in learnt for entry in test)
     found = {e["case_id"]: SOURCE if e["site"] in learnt or not both else TARGET for e in test}
-    return found | {entry["case_id"]: TARGET for entry in (ood.manifest["cases"] if ood else ())}
+    return found | {case.case_id: TARGET for case in ood}
 
 
 _ABOUT = ("recipe", "label", "variant", "size", "draw", "seeds", "full", "case_id", "site", "split", "domain")

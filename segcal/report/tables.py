@@ -79,12 +79,7 @@ def key(table: Table) -> str:
     cells = [cell for _, row in table.rows for cell in row]
     parts = []
     if any(isinstance(cell, Cell) for cell in cells):
-        parts.append(
-            "Mean over patients (spread: 2.5th to 97.5th percentile of the patients) [ci: 95% confidence interval of "
-            "the mean]; n: patients that count, where some are left out."
-        )
-    if any(isinstance(cell, Cell) and cell.best for cell in cells):
-        parts.append("Bold: best of its column, and significantly better than every other row.")
+        parts.append("Each entry: mean (spread) [ci]; n: patients that count, where some are left out.")
     if any(isinstance(cell, Difference) for cell in cells):
         parts.append(
             "Difference [ci: 95% confidence interval], p after Holm's correction, and d: the mean of the paired "

@@ -77,7 +77,7 @@ def test_figure_s4_has_bands_and_the_corrected_error(full_report, figures):
     assert (corners.min(), corners.max()) == pytest.approx((min(curve.low), max(curve.high)))
     ends = np.array([segment[:, 1] for segment in bars.get_segments()])
     assert len(ends) == 5  # none where M is the whole pool
-    assert ends[0] == pytest.approx([curve.mean[0] - 1.96 * 0.008, curve.mean[0] + 1.96 * 0.008])
+    assert ends[0] == pytest.approx([curve.mean[0] - 0.008, curve.mean[0] + 0.008])
 
 
 def test_curves_with_nothing_but_single_models_are_left_out(full_report):

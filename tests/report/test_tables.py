@@ -61,8 +61,7 @@ def test_difference_shows_its_ci_its_test_and_its_size():
 def test_markdown_marks_the_best_and_says_what_is_what():
     text = markdown(TABLE)
     assert "| ce_1 | **0.290 (0.110–0.710) [0.250–0.330]** | x |" in text
-    assert "(spread: 2.5th to 97.5th percentile of the patients) [ci: 95% confidence interval of the mean]" in text
-    assert "Bold: best" in text
+    assert "Each entry: mean (spread) [ci]" in text
     assert "| a − b | +0.012 [-0.003, +0.027] p=0.004, d=0.8 |" in markdown(DIFFERENCES)
     assert "Difference [ci: 95% confidence interval]" in markdown(DIFFERENCES)
     plain = Table("data", "Data", "Cases.", ("a|b",), (("x|y", ("1\n2",)),))
@@ -75,7 +74,7 @@ def test_latex_is_booktabs_with_escaped_text():
     assert r"\bottomrule" in text
     assert r"ce\_1 & \textbf{0.290 (0.110--0.710) [0.250--0.330]} & x \\" in text
     assert r"Box \& Dice. 100\% of p$<$0.01" in text
-    assert r"[ci: 95\% confidence interval of the mean]" in text
+    assert r"mean (spread) [ci]" in text
     assert r"a $-$ b & +0.012 [$-$0.003, +0.027] p=0.004, d=0.8 \\" in latex(DIFFERENCES)
 
 

@@ -8,6 +8,10 @@ __all__ = [
 from segcal.records import CaseView, Report
 from segcal.report.figures.scatter import chosen_scatters
 
+SHOWN = (
+    " A single model's map is that of the member with the median validation Dice, an ensemble's that of the members "
+    "with the lowest seeds; numbers and histograms are means over all draws."
+)
 MASKED = "probabilities of 0.001 and below are not painted"
 METHODS = {"brain": "Figure S1.", "heart": "Figure S2.", "prostate": "Figure S3."}
 
@@ -23,7 +27,7 @@ def figure_1(report: Report) -> str:
         f"boundary of the truth (white line). Then: the image overlaid with the class probability (any structure) that "
         f"is predicted by {_titles(views)}; {MASKED}. Last column: histogram of the probabilities of "
         f"{_last(views)} over the predicted segments of the whole volume. A distribution much wider than that of an "
-        "in-distribution case is the mark of an out-of-distribution one."
+        f"in-distribution case is the mark of an out-of-distribution one.{SHOWN}"
     )
 
 
@@ -67,8 +71,8 @@ def figure_s4(report: Report) -> str:
     return (
         f"Figure S4. The curves of Figure 2 with intervals, {report.task}: NLL in the box and over the whole volume, "
         "and Dice, against the number of models M in the ensemble. Line: mean over draws. Band: 2.5th to 97.5th "
-        "percentile of the draws. Bars: mean ± 1.96 standard errors, corrected for the overlap of draws made from one "
-        "pool; there is none where M is the whole pool, or with a single draw."
+        "percentile of the draws. Bars: mean ± one standard error of an ensemble of M, corrected for the overlap of "
+        "draws made from one pool; there is none where M is the whole pool, or with a single draw."
     )
 
 
@@ -86,7 +90,7 @@ def methods(report: Report) -> str:
         f"{report.task}. Above: image with the boundary of the truth (white line), and overlaid with the class "
         f"probabilities of each method ({MASKED}). Beneath each map: the reliability diagram of that whole volume with "
         "its ECE%, NLL and Brier score; only bins of more than 1000 voxels are shown; the gap between confidence "
-        "and accuracy is red where the method is over-confident, green where it is under-confident."
+        f"and accuracy is red where the method is over-confident, green where it is under-confident.{SHOWN}"
     )
 
 

@@ -14,7 +14,6 @@ from segcal.report.figures.theme import colour, dash, tidy, wrapped
 
 BOX, WHOLE, DICE = ("nll", "box"), ("nll", "whole"), ("dice", "")
 TITLES = {BOX: "NLL in the box", WHOLE: "NLL, whole volume", DICE: "Dice, mean of the structures"}
-NORMAL = 1.96  # half the width of a 95% interval, in standard errors
 
 
 def m_curves(report: Report) -> Figure | None:
@@ -51,6 +50,7 @@ def _panels(curves: Sequence[Curve], quantities: Sequence[tuple[str, str]], inte
         axes.xaxis.set_major_locator(FixedLocator(sorted({size for curve in chosen for size in curve.sizes})))
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))  # neither score is negative, whatever a wide error says
         axes.grid(axis="y", color="0.92", linewidth=0.6)
         axes.set_axisbelow(True)
         tidy(axes)
@@ -64,6 +64,4 @@ def _intervals(axes: Axes, curve: Curve, shade: str) -> None:
     axes.fill_between(sizes, np.array(curve.low), np.array(curve.high), color=shade, alpha=0.16, linewidth=0)
     known = np.isfinite(error)
     if known.any():
-        axes.errorbar(
-            sizes[known], mean[known], NORMAL * error[known], fmt="none", ecolor=shade, elinewidth=1, capsize=3
-        )
+        axes.errorbar(sizes[known], mean[known], error[known], fmt="none", ecolor=shade, elinewidth=1, capsize=3)
