@@ -86,7 +86,7 @@ def _add_report(verbs: Any) -> None:
         "segcal report --experiment calib --out reports/calib",
     )  # fmt: skip
     verb.add_argument("--experiment", default="calib", help="MLflow experiment with trained models (default: calib)")
-    verb.add_argument("--out", type=Path, metavar="DIR", help="folder of the report (default: reports/EXPERIMENT)")
+    verb.add_argument("--out", metavar="DIR", help="folder of the report (default: reports/EXPERIMENT)")
     verb.add_argument("--digest", help="report on the models of this data digest, where there are several")
     verb.add_argument("--seed", type=int, default=0, help="seed of draws and resampling (default: 0)")
     verb.add_argument("--resamples", type=int, default=10_000, help="bootstrap resamples (default: 10000)")
@@ -137,7 +137,7 @@ def _sweep(arguments: argparse.Namespace) -> None:
 def _report(arguments: argparse.Namespace) -> None:
     from segcal.analysis.build_report import Request, make_report
 
-    out = arguments.out or Path("reports") / arguments.experiment
+    out = Path(arguments.out or Path("reports") / arguments.experiment)
     request = Request(
         arguments.experiment, arguments.digest, arguments.seed, arguments.resamples, arguments.memory_gb,
         arguments.compare_paper,

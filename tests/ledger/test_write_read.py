@@ -14,7 +14,7 @@ import pytest
 
 from segcal.errors import BadData, UsageError
 from segcal.ledger.names import tag
-from segcal.ledger.read import finished_keys, load_checkpoint, models
+from segcal.ledger.read import finished_keys, load_checkpoint, models, ood_digest
 from segcal.ledger.store import open_store
 from segcal.ledger.write import TrialRun, end_sweep, log_report, start_sweep
 from segcal.records import EpochRecord
@@ -192,3 +192,17 @@ def test_a_report_is_a_finished_run_with_its_files(store, tmp_path):
 def test_other_keys_do_not_count_as_finished(finished_trial):
     store, _, _, config = finished_trial
     assert replace(config, lr=0.1).key not in finished_keys(store, "calib")
+
+
+def test_the_out_of_distribution_cohort_is_that_of_the_newest_sweep_on_the_same_data(store):
+    def sweep(**params):
+        end_sweep(store, start_sweep(store, "away", "sweep", params, ""), "FINISHED")
+
+    assert ood_digest(store, "away", "d1") is None
+    sweep(data_digest="d1", ood_digest="o1")
+    sweep(data_digest="d2", ood_digest="o2")
+    sweep(data_digest="d1")  # called again without --ood: the cohort of before still belongs to these data
+    assert (ood_digest(store, "away", "d1"), ood_digest(store, "away", "d2")) == ("o1", "o2")
+    assert ood_digest(store, "away", "d3") is None
+    sweep(data_digest="d1", ood_digest="o3")
+    assert ood_digest(store, "away", "d1") == "o3"

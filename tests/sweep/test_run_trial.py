@@ -62,3 +62,16 @@ def test_an_interrupted_trial_is_killed_not_running(assign):
         run_trial(make(), interrupt)
     (run,) = client.search_runs([make().sweep.experiment_id], f"tags.`{tag('kind')}` = 'trial'")
     assert run.info.status == "KILLED"
+
+
+def test_a_dropout_network_may_choose_its_checkpoint_by_monte_carlo(assign):
+    """Both train alike, mask by mask: only the validation differs."""
+    _, make = assign
+    records = {}
+    for mc_validation in (False, True):
+        config = {"dropout": 0.5, "mc_samples": 4, "mc_validation": mc_validation}
+        records[mc_validation] = []
+        run_trial(make(**config), records[mc_validation].append)
+    plain, sampled = records[False], records[True]
+    assert [record.train_loss for record in plain] == [record.train_loss for record in sampled]
+    assert [record.val_dice for record in plain] != [record.val_dice for record in sampled]
