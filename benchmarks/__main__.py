@@ -10,6 +10,9 @@ from benchmarks.table import save, show
 VERBS = {  # module of this folder -> help
     "prepare": "check and prepare a BraTS case; cores; the embedded cohorts",
     "hd95": "the 95th percentile Hausdorff distance of many predictions",
+    "grid": "all singles and ensembles of a pool against NumPy and torch; memory of a volume",
+    "evaluate": "scoring beside the inference it goes with",
+    "report": "a report of 400 models whose scores are known",
 }
 
 

@@ -65,8 +65,10 @@ class Found:
 
     def picked(self, at: np.ndarray) -> "Found":
         """Of some subsets."""
-        regions = [v[:, at] for v in (self.nll, self.brier, self.ece, self.ece_classwise)]
-        return Found(*regions, self.predicted[at], self.common[at], self.entropy[at])
+        return Found(
+            self.nll[:, at], self.brier[:, at], self.ece[:, at], self.ece_classwise[:, at],
+            self.predicted[at], self.common[at], self.entropy[at],
+        )  # fmt: skip
 
 
 def measure() -> list[Row]:
@@ -230,7 +232,8 @@ def _agreement(found: Found, pool: Pool, by_torch: Found) -> str:
     texts = []
     for name, reference in (("float64", exact), ("float64 of the float32 ensemble", stored)):
         nll, brier = (np.array([row[i] for row in reference]).T for i in (0, 1))
-        errors = [float((np.abs(ours - theirs) / theirs).max()) for ours, theirs in ((found.nll, nll), (found.brier, brier))]
+        pairs = ((found.nll, nll), (found.brier, brier))
+        errors = [float((np.abs(ours - theirs) / theirs).max()) for ours, theirs in pairs]
         texts.append(f"{errors[0]:.0e} and {errors[1]:.0e} to {name}")
     different = sum(
         int((np.array([row[i] for row in reference]) != counts).sum())
@@ -299,9 +302,7 @@ def memory_of_a_volume() -> tuple[float, float]:
     return _status_gb("VmHWM") - before_gb, slab_gb
 
 
-def _score_volume(
-    shape: tuple[int, int, int], bands_mm: tuple[float, ...], members: int, subsets: Subsets
-) -> float:
+def _score_volume(shape: tuple[int, int, int], bands_mm: tuple[float, ...], members: int, subsets: Subsets) -> float:
     made_up = MadeUp.of(shape, (2.0, 1.0, 1.0), bands_mm)
     full = np.array([len(subset) in (1, SIZES[-1]) for subset in subsets])
     tally = CaseTally(made_up.case, TASKS["brain"], subsets, full)

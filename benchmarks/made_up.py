@@ -24,7 +24,9 @@ class MadeUp:
     noise: np.ndarray  # (1 + K, BANK, Y, X) float32, smooth, of unit variance
 
     @classmethod
-    def of(cls, shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], bands_mm: tuple[float, ...]) -> "MadeUp":
+    def of(
+        cls, shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], bands_mm: tuple[float, ...]
+    ) -> "MadeUp":
         """A case of this shape, with structures out to these radii."""
         rng = np.random.default_rng(0)
         grid_mm = np.meshgrid(*[np.arange(n) * side for n, side in zip(shape, spacing_mm, strict=True)], indexing="ij")

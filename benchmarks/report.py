@@ -183,9 +183,10 @@ def _scores(
         ece = 0.3 * nll * rng.random(n)
         values = {
             "voxels": np.full(n, voxels), "nll": nll, "nll_loose": nll, "brier": 0.4 * nll, "ece": ece, "ece15": ece,
-            "ece20": ece, "ece30": ece, "ece_classwise": 0.5 * ece, "accuracy": 1 - wrong, "confidence": 1 - wrong + ece,
-            "p_true": 1 - 1.5 * wrong, "clipped": np.zeros(n), "variance": np.where(decomposed, 0.1 * nll, np.nan),
-            "entropy": np.where(decomposed, 0.3 * nll, np.nan), "member_entropy": np.where(decomposed, 0.2 * nll, np.nan),
+            "ece20": ece, "ece30": ece, "ece_classwise": 0.5 * ece, "accuracy": 1 - wrong,
+            "confidence": 1 - wrong + ece, "p_true": 1 - 1.5 * wrong, "clipped": np.zeros(n),
+            "variance": np.where(decomposed, 0.1 * nll, np.nan), "entropy": np.where(decomposed, 0.3 * nll, np.nan),
+            "member_entropy": np.where(decomposed, 0.2 * nll, np.nan),
         }  # fmt: skip
         found |= {column(metric, region): value for metric, value in values.items()}
     for structure, missing in zip(task.structures, absent, strict=True):

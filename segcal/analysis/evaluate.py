@@ -109,6 +109,8 @@ def score_job(job: Job, members: Sequence[Member]) -> CaseScores:
             else:
                 read = VARIANTS[variant].read(slab.probs, members[0].config)
                 tally.add(replace(slab, probs=read, exact_nll=np.full_like(slab.exact_nll, np.nan)))
+                del read
+        del slab  # before the next one is made
     parts = [tally.scores() for _, tally in tallies]
     return CaseScores(
         {name: np.concatenate([part.metrics[name] for part in parts]) for name in parts[0].metrics},

@@ -8,7 +8,7 @@ __all__ = ["check_laws"]
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -90,15 +90,20 @@ def _variance_gap(frame: pd.DataFrame) -> pd.Series:
 def _falls(frame: pd.DataFrame, metric: str) -> pd.Series:
     """Mean over all subsets of one size minus that of the next smaller; only sizes whose subsets are all there."""
     rows = _plain(frame)
+    names = [column(metric, region) for region in REGIONS]
+    grouped = rows.groupby(["recipe", "case_id", "size"], observed=True)
+    counts = grouped["size"].count()
+    means = {region: grouped[name].mean().to_dict() for region, name in zip(REGIONS, names, strict=True)}
     found = {}
-    for (recipe, case_id), group in rows.groupby(["recipe", "case_id"], observed=True):
-        pool = int((group["size"] == 1).sum())
-        counted = zip(*np.unique(group["size"], return_counts=True), strict=True)
-        sizes = [int(m) for m, n in counted if n == math.comb(pool, int(m))]
-        for region in REGIONS:
-            means = group.groupby("size")[column(metric, region)].mean()
-            for small, large in itertools.pairwise(sizes):
-                found[f"{recipe} {case_id} {region} M={large}"] = means[large] - means[small]
+    for key, drawn in counts.groupby(level=["recipe", "case_id"], observed=True):
+        recipe, case_id = cast(tuple[str, str], key)
+        sizes = [int(m) for m in drawn.index.get_level_values("size")]
+        pool = int(drawn.iloc[0]) if sizes[0] == 1 else 0
+        complete = [m for m, n in zip(sizes, drawn, strict=True) if n == math.comb(pool, m)]
+        for small, large in itertools.pairwise(complete):
+            for region, mean in means.items():
+                difference = mean[recipe, case_id, large] - mean[recipe, case_id, small]
+                found[f"{recipe} {case_id} {region} M={large}"] = difference
     return pd.Series(found, dtype=float).dropna()
 
 

@@ -3,7 +3,8 @@
 __all__ = ["SOURCE", "TARGET", "Scores", "collect", "domains"]
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -33,8 +34,10 @@ class Scores:
     top: np.ndarray  # (full rows, 2, N_BINS, 3)
     classwise: np.ndarray  # (full rows, 2, K, N_BINS, 3)
     segments: np.ndarray  # (full rows, F, FINE)
+    _rows: dict[tuple[str, int, str, str], np.ndarray] = field(default_factory=dict, repr=False)
+    _means: dict[tuple[str, int, str, str], pd.DataFrame] = field(default_factory=dict, repr=False)
 
-    @property
+    @cached_property
     def cases(self) -> list[str]:
         """The test cases, sorted."""
         found: list[str] = sorted(self.frame.case_id[self.frame.split == "test"].unique())
@@ -42,19 +45,24 @@ class Scores:
 
     def rows(self, method: Method, variant: str = PLAIN, split: str = "test") -> np.ndarray:
         """Which rows are a method's: all draws, all cases of a split."""
-        f = self.frame
-        chosen: np.ndarray = (
-            (f.recipe == method.recipe) & (f["size"] == method.size) & (f.variant == variant) & (f.split == split)
-        ).to_numpy()
-        return chosen
+        key = (method.recipe, method.size, variant, split)
+        if key not in self._rows:
+            f = self.frame
+            of_method = (f.recipe == method.recipe) & (f["size"] == method.size)
+            self._rows[key] = (of_method & (f.variant == variant) & (f.split == split)).to_numpy()
+        return self._rows[key]
 
     def by_patient(
         self, method: Method, name: str, variant: str = PLAIN, cases: Sequence[str] | None = None, split: str = "test"
     ) -> np.ndarray:
         """A metric of each patient: its mean over the method's draws; NaN where no draw defines it."""
-        chosen = self.frame.loc[self.rows(method, variant, split), ["case_id", name]]
+        key = (method.recipe, method.size, variant, split)
+        if key not in self._means:  # of every metric at once
+            chosen = self.frame[self.rows(method, variant, split)]
+            metrics = [column for column in self.frame.columns if "@" in column]
+            self._means[key] = chosen.groupby("case_id", observed=True)[metrics].mean()
         order = self.cases if cases is None else list(cases)
-        means: np.ndarray = chosen.groupby("case_id")[name].mean().reindex(order).to_numpy(dtype=float)
+        means: np.ndarray = self._means[key][name].reindex(order).to_numpy(dtype=float)
         return means
 
     def by_draw(self, method: Method, name: str) -> np.ndarray:

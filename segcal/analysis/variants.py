@@ -14,21 +14,28 @@ PLAIN = ""  # the reading that every table but one uses
 
 @dataclass(frozen=True)
 class Variant:
-    """Which recipes it says anything about, and what it makes of their probabilities (members, K, ...)."""
+    """Which recipes it says anything about, and what it makes of members' probabilities (members, K, ...)."""
 
     title: str
     applies: Callable[[TrialConfig], bool]
-    read: Callable[[np.ndarray, TrialConfig], np.ndarray]
+    reading: Callable[[np.ndarray, TrialConfig], np.ndarray]
+
+    def read(self, probs: np.ndarray, config: TrialConfig) -> np.ndarray:
+        """The reading (members, K, ...), float32; made member by member, so that what it needs besides stays small."""
+        every = np.empty(probs.shape, np.float32)
+        for member in range(len(probs)):
+            every[member] = self.reading(probs[member : member + 1], config)[0]
+        return every
 
 
 def prior_corrected(probs: np.ndarray, config: TrialConfig) -> np.ndarray:
     """p_k / w_k, renormalised: what a network trained with class weights w says of p(y|x).
 
-    The weighted cross-entropy's minimiser is q_k ~ w_k p_k (science: Eq. 1 with weights is not a proper score of p).
+    The weighted cross-entropy (Eq. 1) has its minimum at q_k ~ w_k p_k: it is no proper score of p.
     """
-    weights = np.asarray(config.class_weights, np.float64).reshape(1, -1, *[1] * (probs.ndim - 2))
+    weights = np.asarray(config.class_weights, np.float32).reshape(1, -1, *[1] * (probs.ndim - 2))
     divided = probs / weights
-    corrected: np.ndarray = (divided / divided.sum(axis=1, keepdims=True)).astype(np.float32)
+    corrected: np.ndarray = divided / divided.sum(axis=1, keepdims=True)
     return corrected
 
 
@@ -38,12 +45,11 @@ def raw_sum(probs: np.ndarray, config: TrialConfig) -> np.ndarray:
     The plain reading is softmax([0, z_1 .. z_F]); its odds against the background are exp(z). For one structure both
     are the sigmoid.
     """
-    structures = probs[:, 1:].astype(np.float64)
+    background, structures = probs[:, :1], probs[:, 1:]
     with np.errstate(invalid="ignore"):
-        sigmoids = np.where(structures > 0, structures / (structures + probs[:, :1]), 0.0)
-    background = np.prod(1 - sigmoids, axis=1, keepdims=True)
-    every = np.concatenate([background, sigmoids], axis=1)
-    summed: np.ndarray = (every / every.sum(axis=1, keepdims=True)).astype(np.float32)
+        sigmoids = np.where(structures > 0, structures / (structures + background), 0)
+    every = np.concatenate([np.prod(1 - sigmoids, axis=1, keepdims=True), sigmoids], axis=1)
+    summed: np.ndarray = every / every.sum(axis=1, keepdims=True)
     return summed
 
 

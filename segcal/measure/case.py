@@ -190,13 +190,15 @@ class CaseTally:
         for member, prediction in enumerate(predictions):
             if probs is None:
                 probs = np.empty((members, *prediction.probs.shape), np.float32)
+                # Where the true class's probabilities lie, the box first.
+                here = slice(first, first + prediction.probs.shape[1])
+                truth, inside = self.case.truth[here].ravel().astype(np.int64), self._inside[here].ravel()
+                at = truth * truth.size + np.arange(truth.size)
+                order, in_box = np.concatenate([at[inside], at[~inside]]), int(np.count_nonzero(inside))
             probs[member] = prediction.probs
             if prediction.log_probs is not None:
-                here = slice(first, first + prediction.log_probs.shape[1])
-                picked = self.case.truth[here][np.newaxis].astype(np.intp)
-                log_true = np.take_along_axis(prediction.log_probs, picked, axis=0)[0]
-                inside = self._inside[here]
-                exact[:, member] = [-log_true[where].sum(dtype=np.float64) for where in (inside, ~inside)]
+                log_true = np.ascontiguousarray(prediction.log_probs).reshape(-1).take(order)
+                exact[:, member] = [-part.sum(dtype=np.float64) for part in (log_true[:in_box], log_true[in_box:])]
         if probs is None:
             raise ValueError("predictions must hold at least 1 member's, got 0")
         return Slab(first, probs, exact)

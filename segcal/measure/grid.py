@@ -1,8 +1,8 @@
 """Every single model and every ensemble of a pool at once: one pass over the voxels, everything additive.
 
-Members' probabilities stay in float32, as the networks gave them; their means (Eq. 6) are summed in float64 and
-rounded to float32, as a stored ensemble would be. Voxels are visited by region and true class, a few hundred at a time,
-so that all sums of a subset stay in the cache. Every sum is float64.
+Members' probabilities stay in float32, as the networks gave them; their means (Eq. 6) are float64, and rounded to
+float32 only to find their bin, whose edges are float32. Voxels are visited by region and true class, a few hundred at a
+time, so that all sums of a subset stay in the cache. Every sum is float64.
 """
 
 __all__ = ["FINE", "GridSums", "VoxelOrder", "score_grid"]
@@ -140,11 +140,11 @@ def _fill_bins(q, n, n_classes, label, edges, best, winner, won, by_class):  # t
         firsts = lasts = 0
         for v in range(n):
             p = q[k, v]
-            is_first, is_last = p <= low, p > high
+            is_first, is_last = np.float32(p) <= low, np.float32(p) > high
             firsts += is_first
             lasts += is_last
-            first_sum += np.float64(p) if is_first else 0.0
-            last_sum += np.float64(p) if is_last else 0.0
+            first_sum += p if is_first else 0.0
+            last_sum += p if is_last else 0.0
             better = p > best[v]
             best[v] = p if better else best[v]
             winner[v] = k if better else winner[v]
@@ -157,29 +157,30 @@ def _fill_bins(q, n, n_classes, label, edges, best, winner, won, by_class):  # t
             by_class[k, FINE - 1, 2] += lasts
         if firsts + lasts < n:
             for v in range(n):
-                p = q[k, v]
-                if low < p <= high:
-                    b = _bin(p, edges)
+                p32 = np.float32(q[k, v])
+                if low < p32 <= high:
+                    b = _bin(p32, edges)
                     by_class[k, b, 0] += 1.0
-                    by_class[k, b, 1] += np.float64(p)
+                    by_class[k, b, 1] += q[k, v]
                     if k == label:
                         by_class[k, b, 2] += 1.0
     sure = 0
     sure_sum = 0.0
     for v in range(n):
-        is_sure = winner[v] == 0 and best[v] > high
+        is_sure = winner[v] == 0 and np.float32(best[v]) > high
         sure += is_sure
-        sure_sum += np.float64(best[v]) if is_sure else 0.0
+        sure_sum += best[v] if is_sure else 0.0
     won[0, FINE - 1, 0] += sure
     won[0, FINE - 1, 1] += sure_sum
     if label == 0:
         won[0, FINE - 1, 2] += sure
     if sure < n:
         for v in range(n):
-            if winner[v] > 0 or best[v] <= high:
-                b = _bin(best[v], edges)
+            p32 = np.float32(best[v])
+            if winner[v] > 0 or p32 <= high:
+                b = _bin(p32, edges)
                 won[winner[v], b, 0] += 1.0
-                won[winner[v], b, 1] += np.float64(best[v])
+                won[winner[v], b, 1] += best[v]
                 if winner[v] == label:
                     won[winner[v], b, 2] += 1.0
 
@@ -197,8 +198,8 @@ def _visit(  # type: ignore[no-untyped-def]
     n_members, n_classes = probs.shape[0], probs.shape[1]
     chunk = np.empty((n_members, n_classes * _CHUNK))
     total = np.empty(n_classes * _CHUNK)
-    q = np.empty((n_classes, _CHUNK), np.float32)
-    best, winner = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.int32)
+    q = np.empty((n_classes, _CHUNK))
+    best, winner = np.empty(_CHUNK), np.empty(_CHUNK, np.int32)
     strict, loose = np.empty(_LANES), np.empty(_LANES)
     for g in range(groups.shape[0]):
         region, label = groups[g, 0], groups[g, 1]
@@ -220,17 +221,17 @@ def _visit(  # type: ignore[no-untyped-def]
                 below = 0
                 for k in range(n_classes):
                     for v in range(n):
-                        sum_squares += np.float64(q[k, v]) * np.float64(q[k, v])
+                        sum_squares += q[k, v] * q[k, v]
                 for v in range(n):
-                    sum_true += np.float64(q[label, v])
+                    sum_true += q[label, v]
                     below += q[label, v] < CLIP
                 for block in range(0, n - _LANES + 1, _LANES):
                     for j in range(_LANES):
-                        p = np.float64(q[label, block + j])
+                        p = q[label, block + j]
                         strict[j] *= max(p, CLIP)
                         loose[j] *= max(p, LOOSE_CLIP)
                 for v in range(n - n % _LANES, n):
-                    p = np.float64(q[label, v])
+                    p = q[label, v]
                     strict[v % _LANES] *= max(p, CLIP)
                     loose[v % _LANES] *= max(p, LOOSE_CLIP)
                 for j in range(_LANES):
@@ -242,7 +243,7 @@ def _visit(  # type: ignore[no-untyped-def]
                 _fill_bins(q, n, n_classes, label, edges, best, winner, winners[region, s], classwise[region, s])
                 for v in range(n):
                     if winner[v] > 0:
-                        p = np.float64(best[v])
+                        p = best[v]
                         segment_entropy[s, winner[v]] -= _x_ln_x(p) + _x_ln_x(1.0 - p)
                 if row[s] >= 0:
                     for v in range(n):
@@ -261,7 +262,7 @@ def _visit(  # type: ignore[no-untyped-def]
 
 @numba.njit(inline="always")  # type: ignore[untyped-decorator]
 def _mean(chunk, flat, first, end, n, n_classes, total, q):  # type: ignore[no-untyped-def]
-    """Mean of the members first..end of `flat`: sums in `total` (float64), the mean in `q` (float32)."""
+    """Mean of the members first..end of `flat`: sums in `total`, the mean in `q`."""
     width = n_classes * _CHUNK
     i = first
     a = flat[i]
@@ -281,4 +282,4 @@ def _mean(chunk, flat, first, end, n, n_classes, total, q):  # type: ignore[no-u
     size = end - first
     for k in range(n_classes):
         for v in range(n):
-            q[k, v] = np.float32(total[k * _CHUNK + v] / size)
+            q[k, v] = total[k * _CHUNK + v] / size

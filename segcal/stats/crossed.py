@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from segcal.stats.paired import DUST
-from segcal.stats.resamples import tails_of, two_sided_p
+from segcal.stats.resamples import counts_of, tails_of, two_sided_p
 
 BLOCK = 1000  # resamples drawn at a time; part of the random stream, so not to be derived from the shapes
 
@@ -57,16 +57,16 @@ def hierarchical_bootstrap(
 
 def _block(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, n_resamples: int) -> np.ndarray:
     """Differences of the weighted means of one block of resamples, (n_resamples,); NaN without an entry."""
-    seeds_a, seeds_b, patients = (
-        rng.multinomial(n, np.full(n, 1.0 / n), size=n_resamples).astype(np.float64)
-        for n in (len(a), len(b), a.shape[1])
-    )
+    seeds_a, seeds_b, patients = (counts_of(rng, n, n_resamples) for n in (len(a), len(b), a.shape[1]))
     found: np.ndarray = _means(a, seeds_a, patients) - _means(b, seeds_b, patients)
     return found
 
 
 def _means(values: np.ndarray, seeds: np.ndarray, patients: np.ndarray) -> np.ndarray:
     known = ~np.isnan(values)
+    if known.all():  # every seed and every patient weighs what it was drawn
+        found: np.ndarray = np.einsum("rp,rp->r", seeds @ values, patients) / values.size
+        return found
     sums = np.einsum("rp,rp->r", seeds @ np.where(known, values, 0.0), patients)
     weights = np.einsum("rp,rp->r", seeds @ known.astype(np.float64), patients)
     means: np.ndarray = np.divide(sums, weights, out=np.full(sums.shape, np.nan), where=weights > 0)

@@ -1,8 +1,10 @@
 """Resamples of patients as count matrices, and what every bootstrap reads off them."""
 
-__all__ = ["defined", "multinomial_chunks", "tails_of", "two_sided_p"]
+__all__ = ["counts_of", "defined", "multinomial_chunks", "tails_of", "two_sided_p"]
 
 from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,10 +21,36 @@ def multinomial_chunks(rng: np.random.Generator, n: int, n_resamples: int, colum
     if n_resamples < 1:
         raise ValueError(f"n_resamples must be at least 1, got n_resamples={n_resamples}")
     size = max(1, CHUNK // max(n, columns))
-    shares = np.full(n, 1.0 / n)
     for start in range(0, n_resamples, size):
-        counts = rng.multinomial(n, shares, size=min(size, n_resamples - start))
-        yield counts.astype(np.float64)
+        yield counts_of(rng, n, min(size, n_resamples - start))
+
+
+def counts_of(rng: np.random.Generator, n: int, n_resamples: int) -> np.ndarray:
+    """How often each of n patients (or seeds) is in each resample, (n_resamples, n) float64; the generator moves on.
+
+    A report starts hundreds of intervals from one seed. What a generator in the same state drew lately is not drawn
+    again: the counts and the state after them are the same.
+    """
+    state = rng.bit_generator.state
+    if state["bit_generator"] != "PCG64":
+        return rng.multinomial(n, np.full(n, 1.0 / n), size=n_resamples).astype(np.float64)
+    inner = state["state"]
+    key = (inner["state"], inner["inc"], state["has_uint32"], state["uinteger"])
+    counts, after = _drawn(*key, n, n_resamples)
+    rng.bit_generator.state = after
+    return counts.astype(np.float64)
+
+
+@lru_cache(maxsize=128)
+def _drawn(
+    state: int, inc: int, has_uint32: int, uinteger: int, n: int, n_resamples: int
+) -> tuple[np.ndarray, dict[str, Any]]:
+    bits = np.random.PCG64()
+    bits.state = {
+        "bit_generator": "PCG64", "state": {"state": state, "inc": inc}, "has_uint32": has_uint32, "uinteger": uinteger,
+    }  # fmt: skip
+    counts = np.random.Generator(bits).multinomial(n, np.full(n, 1.0 / n), size=n_resamples)
+    return counts.astype(np.min_scalar_type(n)), dict(bits.state)
 
 
 def two_sided_p(at_most: np.ndarray, at_least: np.ndarray, resamples: np.ndarray | int) -> np.ndarray:
