@@ -105,6 +105,7 @@ def _score(made_up: MadeUp, net: UNet, members: int, subsets: list[Subset]) -> d
             spent["outside"] += time.process_time() - started
             yield made
 
+    probs: np.ndarray | None = None
     for first in range(0, SHAPE[0], SLAB):
         spent["outside"] = 0.0
         started = time.process_time()
@@ -115,13 +116,12 @@ def _score(made_up: MadeUp, net: UNet, members: int, subsets: list[Subset]) -> d
             started = time.process_time()
             read, name = slab, "grid"
             if variant != PLAIN:
-                probs = VARIANTS[variant].read(slab.probs, CONFIG)
+                probs = VARIANTS[variant].read(slab.probs, CONFIG, probs)
                 read = replace(slab, probs=probs, exact_nll=np.full_like(slab.exact_nll, np.nan))
                 spent[variant] += time.process_time() - started
                 started, name = time.process_time(), f"grid, {variant}"
             tally.add(read)
             spent[name] += time.process_time() - started
-        del slab
     started = time.process_time()
     for _, tally in tallies:
         tally.scores()

@@ -113,9 +113,10 @@ def methods(chosen: Sequence[Recipe], configs: Mapping[str, TrialConfig], task: 
 def all_subsets(
     chosen: Sequence[Recipe], configs: Mapping[str, TrialConfig], task: TaskSpec, seed: int
 ) -> list[Subset]:
-    """Every single model, the drawn ensembles of each size, and their other readings for the sensitivity table.
+    """Every single model, the drawn ensembles of each size, and other readings for the sensitivity table: of all
+    single models and of one ensemble.
 
-    The same draws for the same seed and pool. The first draw of the smallest and of the largest ensemble is decomposed.
+    The same draws for the same seed and pool. The first draw of the two smallest ensembles is decomposed.
     """
     found = []
     for recipe in chosen:
@@ -125,9 +126,10 @@ def all_subsets(
         for size in ms:
             shown = size in (1, ms[-1])
             for draw, members in enumerate(draws(pool, size, task.curve_draws, rng)):
-                decomposed = draw == 0 and size > 1 and size in (ms[1], ms[-1])
+                decomposed = draw == 0 and size in ms[1:3]
                 subset = Subset(recipe.recipe, recipe.label, draw, members, PLAIN, shown, decomposed)
                 found.append(subset)
-                readings = [name for name, variant in VARIANTS.items() if shown and variant.applies(config)]
+                first = size == 1 or draw == 0  # other readings differ in their networks, hardly in the draw
+                readings = [name for name, variant in VARIANTS.items() if shown and first and variant.applies(config)]
                 found += [replace(subset, variant=name, decomposed=False) for name in readings]
     return found

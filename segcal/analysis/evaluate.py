@@ -101,16 +101,15 @@ def score_job(job: Job, members: Sequence[Member]) -> CaseScores:
             np.array([subset.full for subset in mine]), np.array([subset.decomposed for subset in mine]), surfaces,
         )  # fmt: skip
         tallies.append((variant, tally))
+    read: np.ndarray | None = None
     for first, streams in _slabs(job, members, device):
         slab = tallies[0][1].slab(first, streams, len(members))
         for variant, tally in tallies:
             if variant == PLAIN:
                 tally.add(slab)
             else:
-                read = VARIANTS[variant].read(slab.probs, members[0].config)
+                read = VARIANTS[variant].read(slab.probs, members[0].config, read)
                 tally.add(replace(slab, probs=read, exact_nll=np.full_like(slab.exact_nll, np.nan)))
-                del read
-        del slab  # before the next one is made
     parts = [tally.scores() for _, tally in tallies]
     return CaseScores(
         {name: np.concatenate([part.metrics[name] for part in parts]) for name in parts[0].metrics},

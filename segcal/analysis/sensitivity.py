@@ -47,7 +47,8 @@ def sensitivity_table(scores: Scores, roles: Roles, task: TaskSpec) -> Table:
             rows.append((title, cells))
     caption = (
         "Means over test patients in the box, with one choice changed at a time; an empty field: the choice says "
-        f"nothing about that method. HD95 and Dice: mean over structures. {_weights(roles)}"
+        "nothing about that method. Other readings of an ensemble are of its first draw. HD95 and Dice: mean over "
+        f"structures. {_weights(roles)}"
     )
     return Table("sensitivity", "Sensitivity to conventions", caption, tuple(m.title for m in methods), tuple(rows))
 

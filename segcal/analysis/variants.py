@@ -20,11 +20,15 @@ class Variant:
     applies: Callable[[TrialConfig], bool]
     reading: Callable[[np.ndarray, TrialConfig], np.ndarray]
 
-    def read(self, probs: np.ndarray, config: TrialConfig) -> np.ndarray:
-        """The reading (members, K, ...), float32; made member by member, so that what it needs besides stays small."""
-        every = np.empty(probs.shape, np.float32)
+    def read(self, probs: np.ndarray, config: TrialConfig, out: np.ndarray | None = None) -> np.ndarray:
+        """The reading of a slab (members, K, z, Y, X), float32, into `out` where its shape fits.
+
+        Made slice by slice of each member: what it needs besides stays in the cache.
+        """
+        every = out if out is not None and out.shape == probs.shape else np.empty(probs.shape, np.float32)
         for member in range(len(probs)):
-            every[member] = self.reading(probs[member : member + 1], config)[0]
+            for z in range(probs.shape[2]):
+                every[member, :, z] = self.reading(probs[member : member + 1, :, z], config)[0]
         return every
 
 

@@ -181,15 +181,22 @@ class CaseTally:
         self._sums = GridSums.zeros(len(self.subsets), self.task.n_classes)
         self._taken = np.zeros(len(truth), dtype=np.int64)
         self._exact: np.ndarray | None = None
+        self._buffer = np.empty(0, np.float32)
         # The voxels of each full subset's label map that are not background, slab by slab: position and class.
         self._segments: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(int(self._full.sum()))]
 
     def slab(self, first: int, predictions: Iterable[Prediction], members: int) -> Slab:
-        """Slices first, first + 1, ... of every member; only one member's log-probabilities are held at a time."""
+        """Slices first, first + 1, ... of every member; only one member's log-probabilities are held at a time.
+
+        The next slab of the same shape lies in the same memory: add one before the next is made.
+        """
         probs, exact = None, np.full((2, members), np.nan)
         for member, prediction in enumerate(predictions):
             if probs is None:
-                probs = np.empty((members, *prediction.probs.shape), np.float32)
+                shape = (members, *prediction.probs.shape)
+                if self._buffer.shape != shape:
+                    self._buffer = np.empty(shape, np.float32)
+                probs = self._buffer
                 # Where the true class's probabilities lie, the box first.
                 here = slice(first, first + prediction.probs.shape[1])
                 truth, inside = self.case.truth[here].ravel().astype(np.int64), self._inside[here].ravel()

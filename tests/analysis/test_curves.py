@@ -61,10 +61,11 @@ def test_dice_is_the_mean_over_structures_of_the_patients_that_have_them(scores,
 
 
 def test_the_error_corrects_for_draws_that_overlap(scores, task):
-    curve = curves(scores, [recipe(3)], task)[0]
     deviation = [plain(scores, size, "nll@box").std(ddof=1) for size in (1, 2)]
-    assert curve.error[:2] == pytest.approx((deviation[0], deviation[1] / np.sqrt((3 - 2) / (3 - 1))))
-    assert np.isnan(curve.error[2])
+    for pool in (3, 7):
+        curve = curves(scores, [recipe(pool)], task)[0]
+        assert curve.error[:2] == pytest.approx((deviation[0], deviation[1] / np.sqrt((pool - 2) / (pool - 1))))
+        assert np.isnan(curve.error[2])  # a single draw
 
 
 def test_without_ensembles_there_is_no_curve(gland):

@@ -128,7 +128,16 @@ def test_l4_compares_five_networks_with_one(check, five, verdict):
     found = check({"DSC": {"nll@box": before}, "FIVE": {"nll@box": after}, "EN DSC": {"nll@box": 0.0}})["L4"]
     assert found.value == pytest.approx(1 - after.mean() / before.mean())  # of means, not a mean of ratios
     assert found.verdict == verdict
-    assert found.ci.low < found.value < found.ci.high
+    rng = np.random.default_rng(0)
+    drawn = [rng.integers(PATIENTS, size=PATIENTS) for _ in range(200)]
+    resampled = [1 - after[at].mean() / before[at].mean() for at in drawn]
+    assert (found.ci.low, found.ci.high) == pytest.approx(tuple(np.quantile(resampled, [0.025, 0.975])))
+
+
+def test_l2_allows_a_loss_of_a_hundredth(check):
+    for loss, verdict in ((0.009, "PASS"), (0.011, "FAIL")):
+        found = check({"CE": {"dice@gland": np.full(6, 0.5)}, "DSC": {"dice@gland": np.full(6, 0.5 - loss)}})["L2"]
+        assert found.verdict == verdict
 
 
 def test_a_pool_that_is_too_small_is_named(check, gland):

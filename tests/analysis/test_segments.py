@@ -29,7 +29,8 @@ def odds(dice):
 def test_a_segment_is_the_mean_over_the_methods_draws(gland):
     scores = make_scores(
         gland, rows([0.2, 0.4], [0.5, np.nan]), rows([0.4, np.nan], [0.7, 0.2], draw=1),
-        rows([9, 9], [9, 9], method=EN), rows([8, 8], [8, 8], variant="raw_sum"), rows([0.6], [0.1], split="ood", cases=["o"]),
+        rows([9, 9], [9, 9], method=EN), rows([8, 8], [8, 8], variant="raw_sum"),
+        rows([0.6], [0.1], split="ood", cases=["o"]),
     )  # fmt: skip
     table = segments_of(scores, A, gland).set_index("case_id")
     np.testing.assert_allclose(table.loc[["p00", "p01", "o"], "entropy"], [0.3, 0.4, 0.6])
@@ -47,13 +48,13 @@ def test_every_structure_has_a_row_of_its_own(task):
 
 def test_points_are_defined_segments_and_the_rest_is_counted(gland):
     entropy = [0.5, 0.4, 0.2, np.nan, 0.1, 0.3]
-    dice = [0.2, 0.5, 0.8, 0.0, np.nan, 1.0]
+    dice = [0.2, 0.0, 0.8, 0.0, np.nan, 1.0]
     (scatter,) = scatters(make_scores(gland, rows(entropy, dice)), [A], gland)
     assert [p.case_id for p in scatter.points] == ["p00", "p01", "p02", "p05"]
     assert [p.entropy for p in scatter.points] == [0.5, 0.4, 0.2, 0.3]
-    np.testing.assert_allclose([p.logit_dice for p in scatter.points], odds([0.2, 0.5, 0.8, 1.0]))
+    np.testing.assert_allclose([p.logit_dice for p in scatter.points], odds([0.2, 0.0, 0.8, 1.0]))
     assert (scatter.title, scatter.loss) == ("dice", "soft_dice")
-    assert (scatter.clipped, scatter.empty) == (1, 2)
+    assert (scatter.clipped, scatter.empty) == (2, 2)
 
 
 def test_one_domain_has_one_fit(gland):
