@@ -2,7 +2,7 @@
 
 __all__ = [
     "Column", "Comparison", "box_columns", "calibration_columns", "cell_of", "compare", "difference_table",
-    "distance_columns", "mean", "recipe_table", "score_table", "volume_columns",
+    "distance_columns", "finest_p", "mean", "recipe_table", "score_table", "volume_columns",
 ]  # fmt: skip
 
 import itertools
@@ -88,7 +88,8 @@ def compare(
     """Values by patient (mean over draws) and Holm-adjusted p of every pair; the family is the whole table.
 
     All tests share the resamples of the patients. A test of B resamples gives no p below 2/(B+1), and Holm multiplies
-    the smallest by the family's size: B grows with the family, or nothing could ever be significant.
+    the smallest by the family's size: B grows with the family, or nothing could ever be significant. No p is below what
+    so few patients can give (`finest_p`).
     """
     values = {(m, c): scores.by_patient(m, c.name) * c.scale for m in methods for c in columns}
     tests = [(a, b, c) for c in columns for a, b in itertools.combinations(methods, 2)]
@@ -96,7 +97,8 @@ def compare(
     adjusted: dict[tuple[Method, Method, Column], float] = {}
     if tests:
         differences = np.stack([values[a, c] - values[b, c] for a, b, c in tests], axis=1)
-        p_values = holm(paired_tests(differences, np.random.default_rng(seed), resamples))
+        raw = paired_tests(differences, np.random.default_rng(seed), resamples)
+        p_values = holm(np.maximum(raw, finest_p(np.isfinite(differences).sum(axis=0))))
         adjusted = dict(zip(tests, map(float, p_values), strict=True))
     return Comparison(tuple(columns), tuple(methods), values, adjusted, resamples)
 
@@ -154,7 +156,8 @@ def recipe_table(scores: Scores, methods: Sequence[Method], columns: Sequence[Co
         for c in columns:
             first, second = scores.by_draw(a, c.name) * c.scale, scores.by_draw(b, c.name) * c.scale
             point, low, high, p = hierarchical_bootstrap(first, second, np.random.default_rng(seed), n)
-            p_values.append(p)
+            both = np.isfinite(first).any(axis=0) & np.isfinite(second).any(axis=0)
+            p_values.append(np.maximum(p, finest_p(both.sum())))
             cells.append(Difference(point, Interval(low, high, "ci"), p))
         rows.append((f"{a.title} minus {b.title}", cells))
     adjusted = iter(holm(p_values))
@@ -182,6 +185,15 @@ def cell_of(values: np.ndarray, seed: int, n_resamples: int) -> Cell:
         n=len(values) - missing,
         excluded=missing,
     )
+
+
+def finest_p(patients: np.ndarray | int) -> np.ndarray:
+    """The smallest two-sided p that so many patients can give: all differences of one sign, 2 / 2^n.
+
+    A bootstrap of few patients goes below it: with 3 patients of one sign no resample has the other one.
+    """
+    p: np.ndarray = np.minimum(1.0, 2.0 ** (1.0 - np.asarray(patients, dtype=np.float64)))
+    return p
 
 
 def mean(values: np.ndarray) -> float:

@@ -18,6 +18,7 @@ from segcal.stats import auroc, bootstrap_of
 from segcal.tasks import TaskSpec
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+FEWEST = 6  # patients: of 5, all differences of one sign still have p = 2 / 2^5 > 0.05
 NO_METHOD = "the experiment lacks a method for it"
 NO_INTERVAL = Interval(float("nan"), float("nan"), "ci")
 
@@ -59,11 +60,14 @@ class _Bench:
         ci: Interval,
         low: float,
         high: float,
+        patients: int,
         note: str = "",
     ) -> EffectCheck:
         """The law holds for values from low to high: surely, surely not, or this experiment cannot tell."""
         verdict: Verdict = "INCONCLUSIVE"
-        if not np.isnan(ci.low):
+        if patients < FEWEST:
+            note = f"{patients} of at least {FEWEST} patients that a verdict needs"
+        elif not np.isnan(ci.low):
             if low <= ci.low and ci.high <= high:
                 verdict = "PASS"
             elif ci.high < low or ci.low > high:
@@ -83,7 +87,7 @@ class _Bench:
         difference = difference[np.isfinite(difference)]
         value = float(difference.mean()) if difference.size else float("nan")
         ci = self.interval(difference.size, lambda at: float(difference[at].mean()))
-        return self.judge(name, statement, measured, value, ci, low, high, note)
+        return self.judge(name, statement, measured, value, ci, low, high, difference.size, note)
 
     @staticmethod
     def absent(name: str, statement: str, measured: str, why: str = NO_METHOD) -> EffectCheck:
@@ -140,13 +144,13 @@ def _l4(bench: _Bench) -> EffectCheck:
     before, after = before[kept], after[kept]
     ci = bench.interval(before.size, lambda at: float(1 - after[at].mean() / before[at].mean()))
     value = float(1 - after.mean() / before.mean()) if before.size else float("nan")
-    return bench.judge(name, statement, measured, value, ci, 0.15, np.inf, "paper: 0.66, 0.44 and 0.62")
+    return bench.judge(name, statement, measured, value, ci, 0.15, np.inf, before.size, "paper: 0.66, 0.44 and 0.62")
 
 
 def _l6(bench: _Bench) -> EffectCheck:
     """Patients are resampled with all their segments, which are not independent."""
     name, statement = "L6", "r of H(S) and logit Dice <= -0.5"
-    measured = "Pearson's r over segments, largest ensemble with Dice loss"
+    measured = "Pearson's r over the segments of both domains, largest ensemble with Dice loss"
     method = bench.roles.method("EN DSC") or bench.roles.method("DSC")
     if method is None:
         return bench.absent(name, statement, measured)
@@ -163,7 +167,7 @@ def _l6(bench: _Bench) -> EffectCheck:
 
     value = r(np.arange(len(x)))
     return bench.judge(
-        name, statement, measured, value, bench.interval(len(x), r), -1.0, -0.5, "paper: |r| 0.77 to 0.92"
+        name, statement, measured, value, bench.interval(len(x), r), -1.0, -0.5, len(x), "paper: |r| 0.77 to 0.92"
     )
 
 
@@ -177,7 +181,16 @@ def _l7(bench: _Bench) -> EffectCheck:
     if not source.size or not target.size:
         return bench.absent(name, statement, measured, "no out-of-distribution cases")
     ci = bench.interval((source.size, target.size), lambda s, t: auroc(source[s], target[t]))
-    return bench.judge(name, statement, measured, auroc(source, target), ci, np.nextafter(0.6, 1), np.inf)
+    return bench.judge(
+        name,
+        statement,
+        measured,
+        auroc(source, target),
+        ci,
+        np.nextafter(0.6, 1),
+        np.inf,
+        min(source.size, target.size),
+    )
 
 
 def _l8(bench: _Bench) -> list[EffectCheck]:

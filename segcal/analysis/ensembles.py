@@ -89,10 +89,10 @@ def draws(n_members: int, size: int, n_draws: int, rng: np.random.Generator) -> 
         raise ValueError(f"size must lie between 1 and the {n_members} members, got size={size}")
     if size == 1 or math.comb(n_members, size) <= n_draws:
         return list(itertools.combinations(range(n_members), size))
-    chosen: set[tuple[int, ...]] = set()
+    chosen: dict[tuple[int, ...], None] = {}  # in the order drawn: the first one is as random as any
     while len(chosen) < n_draws:
-        chosen.add(tuple(sorted(int(member) for member in rng.choice(n_members, size, replace=False))))
-    return sorted(chosen)
+        chosen[tuple(sorted(int(member) for member in rng.choice(n_members, size, replace=False)))] = None
+    return list(chosen)
 
 
 def methods(chosen: Sequence[Recipe], configs: Mapping[str, TrialConfig], task: TaskSpec) -> list[Method]:

@@ -104,7 +104,8 @@ def _by_dice(gallery: Gallery, domain: str) -> pd.Series:
     )
     names = [column("dice", name) for name in gallery.task.structures]
     mine = frame[shown & (frame.domain == domain).to_numpy()]
-    dice: pd.Series = mine.groupby("case_id", observed=True)[names].mean().mean(axis=1).dropna()
+    by_method = mine.groupby(["case_id", "recipe", "size"], observed=True)[names].mean().mean(axis=1)
+    dice: pd.Series = by_method.groupby("case_id", observed=True).mean().dropna()
     return dice.sort_values(ascending=False)
 
 

@@ -31,6 +31,7 @@ def scoring_version() -> str:
     """Hash of the code that makes a score: what measures, what predicts, and torch's version. Figures may change."""
     modules = (segcal.learn.heads, segcal.learn.predict, segcal.learn.unet, segcal.analysis.variants)
     sources = [Path(str(module.__file__)) for module in modules]
+    sources += [Path(__file__).with_name(name) for name in ("evaluate.py", "members.py")]
     sources += sorted(Path(str(measure.__file__)).parent.glob("*.py"))
     digest = hashlib.sha256(f"torch {torch.__version__}".encode())
     for source in sources:

@@ -50,6 +50,9 @@ def _check_names(task: TaskSpec, where: str) -> None:
     if not task.channels or len(set(task.channels)) < len(task.channels) or "label" in task.channels:
         got = ", ".join(task.channels) or "none"
         raise UsageError(f"{where}: channels must be different names other than 'label', got {got}")
+    taken = {"box", "whole"} & set(task.structures)
+    if taken:
+        raise UsageError(f"{where}: structures must not be named box or whole (the regions), got {min(taken)}")
     unknown = set(task.structure_weights) - set(task.structures)
     if unknown:
         raise UsageError(f"{where}: no structure named '{min(unknown)}'; {nearest(min(unknown), task.structures)}")

@@ -72,9 +72,10 @@ def predict_slabs(
             inputs = torch.from_numpy(np.array(batch, order="C")).to(device, memory_format=MEMORY_FORMAT[net.dims])
             if monte_carlo is None:
                 log_p = _volume(log_probabilities(net(inputs), head), net.dims)
-                yield first, Prediction(probs=np.exp(log_p), log_probs=log_p)
+                prediction = Prediction(probs=np.exp(log_p), log_probs=log_p)
             else:
-                yield first, Prediction(probs=_volume(_sampled(net, head, inputs, first, monte_carlo), net.dims))
+                prediction = Prediction(probs=_volume(_sampled(net, head, inputs, first, monte_carlo), net.dims))
+        yield first, prediction  # outside: what the caller does meanwhile is not inference
 
 
 def segment(

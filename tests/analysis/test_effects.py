@@ -93,8 +93,8 @@ def test_no_difference_at_all(check):
 
 def test_differences_are_paired_and_patients_without_a_pair_left_out(check):
     given = {
-        "CE": {"nll@box": np.array([1.0, 9.0, np.nan, 4.0])},
-        "DSC": {"nll@box": np.array([1.5, 9.5, 7.0, np.nan])},
+        "CE": {"nll@box": np.array([1.0, 9.0, np.nan, 4.0, 2.0, 3.0, 5.0, 6.0])},
+        "DSC": {"nll@box": np.array([1.5, 9.5, 7.0, np.nan, 2.5, 3.5, 5.5, 6.5])},
     }
     found = check(given)["L1"]
     assert (found.value, found.ci.low, found.ci.high, found.verdict) == (0.5, 0.5, 0.5, "PASS")
@@ -116,7 +116,7 @@ def test_one_patient_decides_nothing(check):
     other = {"nll@box": np.array([2.0]), "ece@box": np.array([0.3]), "dice@gland": np.array([0.7])}
     found = check({"CE": one, "DSC": other, "EN DSC": one, "FIVE": one, "EN CE": one, "MCDO CE": other})
     assert {effect.verdict for effect in found.values()} == {"INCONCLUSIVE"}
-    assert (found["L1"].value, found["L1"].note) == (1.0, "too few patients for an interval")
+    assert (found["L1"].value, found["L1"].note) == (1.0, "1 of at least 6 patients that a verdict needs")
     assert found["L4"].value == pytest.approx(0.5)
     assert found["L5"].value == 0.0
 
@@ -196,13 +196,19 @@ def test_l6_passes_fails_or_stays_open(check, slope, verdict):
 
 @pytest.mark.parametrize(
     ("target", "verdict"),
-    [([0.7, 0.8, 0.9, 0.95], "PASS"), ([0.0, 0.05, 0.05, 0.01], "FAIL"), ([0.2, 0.4, 0.5, 0.6], "INCONCLUSIVE")],
+    [
+        ([0.7, 0.8, 0.9, 0.95, 0.75, 0.85], "PASS"),
+        ([0.0, 0.05, 0.05, 0.01, 0.02, 0.03], "FAIL"),
+        ([0.2, 0.4, 0.5, 0.6, 0.1, 0.3], "INCONCLUSIVE"),
+        ([0.7, 0.8, 0.9, 0.95], "INCONCLUSIVE"),  # too few
+    ],
 )
 def test_l7_tells_domains_apart(check, target, verdict):
-    source = np.array([0.1, 0.2, 0.3, 0.4, 0.5, np.nan])
-    given = {"EN DSC": {"entropy@gland": source, "dice@gland": 0.5}}
-    found = check(given, ood={"EN DSC": {"entropy@gland": np.array([*target, np.nan]), "dice@gland": [0.5] * 5}})["L7"]
-    assert found.value == pytest.approx(auroc(source[:5], target))
+    source = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.3, np.nan])
+    given = {"EN DSC": {"entropy@gland": source, "dice@gland": [0.5] * 7}}
+    away = {"entropy@gland": np.array([*target, np.nan]), "dice@gland": [0.5] * (len(target) + 1)}
+    found = check(given, ood={"EN DSC": away})["L7"]
+    assert found.value == pytest.approx(auroc(source[:6], target))
     assert found.verdict == verdict
 
 

@@ -174,7 +174,7 @@ def test_doctor_says_what_would_run(capsys, tmp_path, monkeypatch):
     findings = json.loads(out)
     assert code == 0
     assert findings["store answers"] is True
-    assert "2 recipes x 5 seeds of task brain (scale demo)" in findings["would run"]
+    assert "14 trials of 4 recipes of brain (scale demo)" in findings["would run"]
 
 
 def test_usage_and_help(capsys):
