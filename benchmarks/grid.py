@@ -224,21 +224,12 @@ def _scatter(sums: torch.Tensor, index: torch.Tensor, value: torch.Tensor, corre
 
 def _agreement(found: Found, pool: Pool, by_torch: Found) -> str:
     """The largest relative errors of NLL and Brier against float64; all ways must agree, counts to the voxel."""
-    exact, stored = [], []
-    for subset in pool.subsets:
-        mean = pool.probs[list(subset)].mean(axis=0, dtype=np.float64)
-        exact.append(_numpy_one(mean, pool))
-        stored.append(_numpy_one(mean.astype(np.float32).astype(np.float64), pool))
-    texts = []
-    for name, reference in (("float64", exact), ("float64 of the float32 ensemble", stored)):
-        nll, brier = (np.array([row[i] for row in reference]).T for i in (0, 1))
-        pairs = ((found.nll, nll), (found.brier, brier))
-        errors = [float((np.abs(ours - theirs) / theirs).max()) for ours, theirs in pairs]
-        texts.append(f"{errors[0]:.0e} and {errors[1]:.0e} to {name}")
-    different = sum(
-        int((np.array([row[i] for row in reference]) != counts).sum())
-        for reference in (exact, stored) for i, counts in ((4, found.predicted), (5, found.common))
-    )  # fmt: skip
+    means = (pool.probs[list(subset)].mean(axis=0, dtype=np.float64) for subset in pool.subsets)
+    exact = [_numpy_one(mean, pool) for mean in means]
+    nll, brier = (np.array([row[i] for row in exact]).T for i in (0, 1))
+    errors = [float((np.abs(a - b) / b).max()) for a, b in ((found.nll, nll), (found.brier, brier))]
+    counts = ((4, found.predicted), (5, found.common))
+    different = sum(int((np.array([row[i] for row in exact]) != mine).sum()) for i, mine in counts)
     by_numpy = _numpy(pool)
     for name, other in (("NumPy", by_numpy), ("torch", by_torch)):
         for metric in ("nll", "brier", "ece", "ece_classwise", "entropy"):
@@ -248,7 +239,7 @@ def _agreement(found: Found, pool: Pool, by_torch: Found) -> str:
                 raise SystemExit(f"{metric} must agree with {name}, differs by up to {worst:.2g}")
         if np.abs(found.predicted - other.predicted).max() > 2:  # float32 means may turn a tie
             raise SystemExit(f"predicted voxels must agree with {name} but for ties")
-    return f"NLL and Brier within {', '.join(texts)}; {different} counts of Dice differ"
+    return f"NLL and Brier within {errors[0]:.0e} and {errors[1]:.0e} of float64; {different} counts of Dice differ"
 
 
 def _interleaved(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
