@@ -158,6 +158,7 @@ class Fit:
     spearman_p: float
     slope: float
     intercept: float
+    within_r: float = float("nan")  # Pearson's r of the deviations from each structure's means
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,8 @@ def scatters(scores: Scores, methods: Sequence[Method], task: TaskSpec) -> tuple
         groups = {"all": np.ones(len(defined), bool)}
         if len(domains) > 1:
             groups |= {domain: (defined.domain == domain).to_numpy() for domain in domains}
-        fits = tuple(_fit(name, defined.entropy.to_numpy()[where], odds[where]) for name, where in groups.items())
+        entropy, structures = defined.entropy.to_numpy(), defined.structure.to_numpy(dtype=str)
+        fits = tuple(_fit(name, entropy[at], odds[at], structures[at]) for name, at in groups.items())
         clipped = int(((defined.dice < LOWEST) | (defined.dice > HIGHEST)).sum())
         found.append(Scatter(method.title, method.loss, points, fits, clipped, len(table) - len(defined)))
     return tuple(found)
@@ -61,8 +62,8 @@ def fit_table(found: Sequence[Scatter]) -> Table:
         for fit in scatter.fits:
             cells = (
                 str(fit.n), f"{number(fit.pearson_r)}, {_p(fit.pearson_p)}", f"{number(fit.spearman_r)}, "
-                f"{_p(fit.spearman_p)}", f"{number(fit.slope)} H {fit.intercept:+.2f}", str(scatter.clipped),
-                str(scatter.empty),
+                f"{_p(fit.spearman_p)}", number(fit.within_r), f"{number(fit.slope)} H {fit.intercept:+.2f}",
+                str(scatter.clipped), str(scatter.empty),
             )  # fmt: skip
             domain = "both domains" if fit.domain == "all" and len(scatter.fits) > 1 else fit.domain
             rows.append((f"{scatter.title}: {domain}", cells))
@@ -71,8 +72,9 @@ def fit_table(found: Sequence[Scatter]) -> Table:
         "Segment entropy against Dice",
         "H(S) (Eq. 7, nats) against logit Dice over predicted segments: Pearson's r and Spearman's rank correlation "
         "with two-sided p, and the least-squares line of logit Dice. Segments of one patient are not independent; the "
-        "p take no account of it. Clipped: Dice outside [0.001, 0.999]. Empty: segments without a voxel or a Dice.",
-        ("segments", "Pearson r", "Spearman ρ", "logit Dice =", "clipped", "empty"),
+        "p take no account of it. Within structures: Pearson's r of the deviations from each structure's means, as "
+        "structures may differ in both. Clipped: Dice outside [0.001, 0.999]. Empty: no voxel, or no Dice.",
+        ("segments", "Pearson r", "Spearman ρ", "r within structures", "logit Dice =", "clipped", "empty"),
         tuple(rows),
     )
 
@@ -122,9 +124,16 @@ def detection_table(scores: Scores, methods: Sequence[Method], task: TaskSpec, s
     )
 
 
-def _fit(domain: str, entropy: np.ndarray, odds: np.ndarray) -> Fit:
+def _fit(domain: str, entropy: np.ndarray, odds: np.ndarray, structures: np.ndarray) -> Fit:
     c = correlations(entropy, odds)
-    return Fit(domain, c.n, c.pearson_r, c.pearson_p, c.spearman_r, c.spearman_p, c.slope, c.intercept)
+    within = correlations(_centred(entropy, structures), _centred(odds, structures)).pearson_r
+    return Fit(domain, c.n, c.pearson_r, c.pearson_p, c.spearman_r, c.spearman_p, c.slope, c.intercept, within)
+
+
+def _centred(values: np.ndarray, structures: np.ndarray) -> np.ndarray:
+    """Deviations from each structure's mean."""
+    means = {name: values[structures == name].mean() for name in np.unique(structures)}
+    return values - np.array([means[name] for name in structures], dtype=float)
 
 
 def _p(p: float) -> str:

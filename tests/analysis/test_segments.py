@@ -131,3 +131,18 @@ def test_detection_where_no_target_has_a_segment(gland):
     scores = make_scores(gland, rows([0.1, 0.2], [1, 1]), rows([np.nan], [0], split="ood", cases=["o"]))
     ((_, cells),) = detection_table(scores, [A], gland, 0, 50).rows
     assert cells == ("n/a", "n/a", "n/a", "2 / 0", "1")
+
+
+def test_within_structures_the_correlation_may_turn_round(gland):
+    """Simpson's paradox: the surer structure is the worse one, yet in each the surer patient is the better one."""
+    task = replace(gland, labels={1: "a", 2: "b"})
+    h, d = np.array([0.1, 0.2, 0.3]), np.array([0.60, 0.55, 0.50])
+    columns = {"entropy@a": h, "dice@a": d, "entropy@b": h + 0.3, "dice@b": d + 0.35}
+    (scatter,) = scatters(make_scores(task, make_rows(A, columns)), [A], task)
+    (fit,) = scatter.fits
+    assert fit.pearson_r > 0.5
+    x = np.concatenate([h - h.mean()] * 2)
+    y = np.concatenate([odds(part) - np.mean(odds(part)) for part in (d, d + 0.35)])
+    assert fit.within_r == pytest.approx(np.corrcoef(x, y)[0, 1])
+    assert fit.within_r < -0.8
+    assert fit_table([scatter]).rows[0][1][3] == f"{fit.within_r:.3f}"
