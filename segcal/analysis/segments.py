@@ -133,7 +133,8 @@ def _fit(domain: str, entropy: np.ndarray, odds: np.ndarray, structures: np.ndar
 def _centred(values: np.ndarray, structures: np.ndarray) -> np.ndarray:
     """Deviations from each structure's mean."""
     means = {name: values[structures == name].mean() for name in np.unique(structures)}
-    return values - np.array([means[name] for name in structures], dtype=float)
+    centred: np.ndarray = values - np.array([means[name] for name in structures], dtype=float)
+    return centred
 
 
 def _p(p: float) -> str:
