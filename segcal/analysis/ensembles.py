@@ -116,7 +116,7 @@ def all_subsets(
     """Every single model, the drawn ensembles of each size, and other readings for the sensitivity table: of all
     single models and of one ensemble.
 
-    The same draws for the same seed and pool. The first draw of the two smallest ensembles is decomposed.
+    The same draws for the same seed and pool. The first draw of the smallest ensemble is decomposed.
     """
     found = []
     for recipe in chosen:
@@ -126,7 +126,7 @@ def all_subsets(
         for size in ms:
             shown = size in (1, ms[-1])
             for draw, members in enumerate(draws(pool, size, task.curve_draws, rng)):
-                decomposed = draw == 0 and size in ms[1:3]
+                decomposed = draw == 0 and size in ms[1:2]
                 subset = Subset(recipe.recipe, recipe.label, draw, members, PLAIN, shown, decomposed)
                 found.append(subset)
                 first = size == 1 or draw == 0  # other readings differ in their networks, hardly in the draw

@@ -38,8 +38,8 @@ def prior_corrected(probs: np.ndarray, config: TrialConfig) -> np.ndarray:
     The weighted cross-entropy (Eq. 1) has its minimum at q_k ~ w_k p_k: it is no proper score of p.
     """
     weights = np.asarray(config.class_weights, np.float32).reshape(1, -1, *[1] * (probs.ndim - 2))
-    divided = probs / weights
-    corrected: np.ndarray = divided / divided.sum(axis=1, keepdims=True)
+    corrected: np.ndarray = probs / weights
+    corrected /= corrected.sum(axis=1, keepdims=True)
     return corrected
 
 
