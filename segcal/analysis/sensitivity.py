@@ -34,6 +34,7 @@ def sensitivity_table(scores: Scores, roles: Roles, task: TaskSpec) -> Table:
         for metric, title, scale in (("nll", "NLL", 1.0), ("brier", "Brier", 1.0), ("ece", "ECE %", 100.0)):
             metrics.append((f"{title}, {variant.title}", _value(scores, column(metric, "box"), scale, name)))
         metrics.append((f"mean Dice, {variant.title}", _mean_of(scores, "dice", task, name)))
+    metrics += _other_weights(scores, roles, task)
     metrics += [
         ("mean Dice (default)", _mean_of(scores, "dice", task)),
         ("HD95, mm, larger direction (default)", _mean_of(scores, "hd95", task)),
@@ -87,6 +88,33 @@ def reliability(scores: Scores, methods: Sequence[Method]) -> tuple[ReliabilityB
     return tuple(found)
 
 
+def _other_weights(scores: Scores, roles: Roles, task: TaskSpec) -> list[tuple[str, Callable[[Method], str]]]:
+    """In the columns of cross-entropy: what its recipes with another rule of class weights say."""
+    usual = {m.size > 1: m for m in (roles.method("CE"), roles.method("EN CE")) if m is not None}
+    if False not in usual:
+        return []
+    rule = roles.configs[usual[False].recipe].weights
+    rows: list[tuple[str, Callable[[Method], str]]] = []
+    for recipe, config in roles.configs.items():
+        if config.loss != CE or config.sampled or config.weights == rule:
+            continue
+        mine = {m.size > 1: m for m in roles.methods if m.recipe == recipe}
+        instead = {usual[size]: mine[size] for size in usual.keys() & mine.keys()}
+        of = {
+            "NLL": _value(scores, column("nll", "box")),
+            "Brier": _value(scores, column("brier", "box")),
+            "ECE %": _value(scores, column("ece", "box"), 100),
+            "mean Dice": _mean_of(scores, "dice", task),
+        }
+        for title, value in of.items():
+            rows.append((f"{title}, class weights {config.weights} instead of {rule}", _instead(instead, value)))
+    return rows
+
+
+def _instead(methods: dict[Method, Method], value: Callable[[Method], str]) -> Callable[[Method], str]:
+    return lambda method: value(methods[method]) if method in methods else ""
+
+
 def _value(scores: Scores, name: str, scale: float = 1.0, variant: str = PLAIN) -> Callable[[Method], str]:
     def of(method: Method) -> str:
         if not scores.rows(method, variant).any():
@@ -110,7 +138,9 @@ def _weights(roles: Roles) -> str:
     """Whether the experiment can say what the class weights of cross-entropy do."""
     rules = {roles.configs[m.recipe].weights for m in roles.methods if m.loss == CE and not m.mc_samples}
     if len(rules) > 1:
-        return f"Class weights of cross-entropy: compare the columns of its recipes ({', '.join(sorted(rules))})."
+        return (
+            f"Class weights of cross-entropy: recipes with {' and '.join(sorted(rules))}, each with its own ensemble."
+        )
     return (
         "Class weights of cross-entropy: only one rule was trained"
         f"{' (' + rules.pop() + ')' if rules else ''}; add a recipe with weights: none to the sweep to compare."

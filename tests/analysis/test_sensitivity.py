@@ -73,8 +73,15 @@ def test_class_weights_are_compared_where_both_were_trained(scores, task):
     assert "only one rule was trained (inverse_frequency)" in caption
     other = Method("ce_none", "ce_none", 1, "cross_entropy")
     plain = make_config("ce_none", classes=3, weights="none", class_weights=(1.0,) * 3)
-    caption = sensitivity_table(scores, roles_of(CE, other, ce_none=plain), task).caption
-    assert "compare the columns of its recipes (inverse_frequency, none)" in caption
+    frame = scores.frame[scores.frame.recipe == "ce"]
+    wide = {name: [4.0, 8.0] for name in frame.columns if "@" in name}
+    both = make_scores(task, make_rows(CE, wide), make_rows(other, {name: [1.0, 2.0] for name in wide}))
+    table = sensitivity_table(both, roles_of(CE, other, ce_none=plain), task)
+    assert "recipes with inverse_frequency and none, each with its own ensemble" in table.caption
+    rows = dict(table.rows)
+    assert rows["NLL, class weights none instead of inverse_frequency"] == (number(1.5), "")
+    assert rows["ECE %, class weights none instead of inverse_frequency"] == (number(150.0), "")
+    assert rows["NLL, clip 1e-12; single models exact (default)"] == (number(6.0), number(1.5))
     assert "only one rule was trained; add" in sensitivity_table(scores, roles_of(DICE), task).caption
 
 
