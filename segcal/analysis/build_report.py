@@ -29,7 +29,7 @@ from segcal.analysis.segments import detection_table, fit_table, scatters
 from segcal.analysis.sensitivity import pooled_table, reliability, sensitivity_table
 from segcal.data.prepare import home
 from segcal.data.prepared import PreparedCohort, open_prepared
-from segcal.errors import BadData
+from segcal.errors import BadData, UsageError
 from segcal.ledger.read import models, ood_digest
 from segcal.ledger.store import open_store
 from segcal.ledger.write import log_report
@@ -69,6 +69,9 @@ class Material:
 
 def make_report(request: Request, out: Path, say: Say) -> dict[str, Any]:
     """Build, write and log the report of an experiment; returns where it is and its main numbers."""
+    if request.n_resamples < 1 or request.seed < 0:
+        got = f"--resamples {request.n_resamples} --seed {request.seed}"
+        raise UsageError(f"resamples must be at least 1 and the seed not negative, got {got}")
     client = open_store()
     refs = models(client, request.experiment)
     digest, others = choose_digest(refs, request.data_digest)

@@ -134,6 +134,12 @@ def test_every_broken_cohort_exits_4_and_leaves_nothing_to_trust(
         (["sweep", "absent.yaml"], 2, "cannot read absent.yaml"),
         (["sweep", "--data", "no/such/folder"], 4, "the data must be a folder"),
         (["report", "--experiment", "none"], 2, "no experiment named 'none'"),
+        (
+            ["report", "--resamples", "0"],
+            2,
+            "resamples must be at least 1 and the seed not negative, got --resamples 0",
+        ),
+        (["report", "--seed", "-1"], 2, "got --resamples 10000 --seed -1"),
         (["data", "check", "no/such/folder"], 4, "the data must be a folder"),
         (["data", "demo", "--task", "lung", "--out", "x"], 2, "no embedded data for task 'lung'"),
         (
