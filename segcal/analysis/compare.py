@@ -201,11 +201,6 @@ def mean(values: np.ndarray) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
-def p_text(p: float) -> str:
-    """p as sentences print it."""
-    return "p n/a" if np.isnan(p) else "p<0.001" if p < 0.001 else f"p={p:.3f}"
-
-
 def _in_region(c: Column) -> str:
     _, _, where = c.name.partition("@")
     return f"{c.title} ({where})" if where in ("box", "whole") else c.title

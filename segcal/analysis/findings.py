@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segcal.analysis.compare import SIGNIFICANT, Column, Comparison, mean, p_text
+from segcal.analysis.compare import SIGNIFICANT, Column, Comparison, mean
 from segcal.records import Method
+from segcal.report.tables import p_text
 
 
 def findings(comparison: Comparison, methods: Sequence[Method]) -> tuple[str, ...]:

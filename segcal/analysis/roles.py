@@ -2,7 +2,7 @@
 
 __all__ = ["PAPER_METHODS", "Roles"]
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from segcal.learn.losses import PAPER_CHOICE
@@ -49,8 +49,3 @@ class Roles:
         config = self.configs[method.recipe]
         usual = all(getattr(config, name) == value for name, value in PAPER_CHOICE[method.loss].items())
         return usual, self.pools[method.recipe]
-
-
-def losses_of(methods: Sequence[Method]) -> list[str]:
-    """The losses that have a method, in the order of the tables."""
-    return list(dict.fromkeys(method.loss for method in methods))

@@ -12,7 +12,7 @@ from segcal.analysis.variants import PLAIN
 from segcal.measure.case import column
 from segcal.measure.uncertainty import logit
 from segcal.records import Fit, Method, Point, Scatter, Table
-from segcal.report.tables import number
+from segcal.report.tables import number, p_text
 from segcal.stats import auroc, bootstrap_of, correlations, fpr_at_tpr
 from segcal.tasks import TaskSpec
 
@@ -61,8 +61,8 @@ def fit_table(found: Sequence[Scatter]) -> Table:
     for scatter in found:
         for fit in scatter.fits:
             cells = (
-                str(fit.n), f"{number(fit.pearson_r)}, {_p(fit.pearson_p)}", f"{number(fit.spearman_r)}, "
-                f"{_p(fit.spearman_p)}", number(fit.within_r), f"{number(fit.slope)} H {fit.intercept:+.2f}",
+                str(fit.n), f"{number(fit.pearson_r)}, {p_text(fit.pearson_p)}", f"{number(fit.spearman_r)}, "
+                f"{p_text(fit.spearman_p)}", number(fit.within_r), f"{number(fit.slope)} H {fit.intercept:+.2f}",
                 str(scatter.clipped), str(scatter.empty),
             )  # fmt: skip
             domain = "both domains" if fit.domain == "all" and len(scatter.fits) > 1 else fit.domain
@@ -135,7 +135,3 @@ def _centred(values: np.ndarray, structures: np.ndarray) -> np.ndarray:
     means = {name: values[structures == name].mean() for name in np.unique(structures)}
     centred: np.ndarray = values - np.array([means[name] for name in structures], dtype=float)
     return centred
-
-
-def _p(p: float) -> str:
-    return "p n/a" if np.isnan(p) else "p<0.001" if p < 0.001 else f"p={p:.3f}"
