@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import torch
 from benchmarks.machine import describe
 from benchmarks.made_up import MadeUp
 from benchmarks.table import Row
+from benchmarks.timing import interleaved, one_core
 from segcal.measure.calibration import CLIP, binned_error
 from segcal.measure.case import N_BINS, CaseTally, coarse
 from segcal.measure.grid import GridSums, VoxelOrder, score_grid
@@ -27,7 +28,6 @@ from segcal.measure.regions import dilated_box
 from segcal.tasks import TASKS
 from segcal.volume import Prediction
 
-ROUNDS = 5
 MEMBERS = 100
 SIZES = (2, 5, 10, 25, 50)
 DRAWS = 50
@@ -79,7 +79,9 @@ def measure() -> list[Row]:
     part = Pool(pool.probs, pool.truth, pool.inside, [pool.subsets[s] for s in shared])
     found = _ours(pool)
     errors = _agreement(found.picked(shared), part, _torch(pool).picked(shared))
-    seconds = _interleaved({"ours": lambda: _ours(pool), "numpy": lambda: _numpy(part), "torch": lambda: _torch(pool)})
+    ways = {"ours": lambda: _ours(pool), "numpy": lambda: _numpy(part), "torch": lambda: _torch(pool)}
+    with one_core():
+        seconds = interleaved(ways, clock=time.process_time)
     limit_s = pool.probs.nbytes / copied / 1e9
     share = f"float32, {len(shared)} of the subsets (each {SHARE}th of a size), times {SHARE}"
     what = f"{len(pool.subsets)} subsets, {MEMBERS} members, {pool.truth.size} voxels, K={CLASSES}"
@@ -240,22 +242,6 @@ def _agreement(found: Found, pool: Pool, by_torch: Found) -> str:
         if np.abs(found.predicted - other.predicted).max() > 2:  # float32 means may turn a tie
             raise SystemExit(f"predicted voxels must agree with {name} but for ties")
     return f"NLL and Brier within {errors[0]:.0e} and {errors[1]:.0e} of float64; {different} counts of Dice differ"
-
-
-def _interleaved(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median seconds of CPU of each way, in turn, in one thread, after a round of warming up."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        for _ in range(ROUNDS + 1):
-            for name, way in ways.items():
-                started = time.process_time()
-                way()
-                times[name].append(time.process_time() - started)
-    finally:
-        torch.set_num_threads(threads)
-    return {name: float(np.median(found[1:])) for name, found in times.items()}
 
 
 def _compilation_s() -> float:

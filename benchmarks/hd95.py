@@ -6,7 +6,6 @@ MONAI is no dependency of segcal: where it is missing the comparison is left out
 __all__ = ["measure"]
 
 import importlib
-import os
 import time
 import warnings
 from collections.abc import Callable
@@ -17,9 +16,9 @@ import torch
 from scipy import ndimage
 
 from benchmarks.table import Row
+from benchmarks.timing import interleaved, one_core
 from segcal.measure.surface import TruthSurface, hd95, hd95_of
 
-ROUNDS = 5
 PREDICTIONS = 20
 CASES = 1000
 GOAL = "4x MONAI"
@@ -65,7 +64,8 @@ def _speed(name: str, masks: Masks, monai: Monai | None) -> list[Row]:
     difference_mm = float(np.abs(np.subtract(cached(), alone())).max())
     if monai:
         ways["monai"] = lambda: [monai(prediction, masks.truth, masks.spacing_mm) for prediction in masks.predictions]
-    seconds = _interleaved(ways)
+    with one_core():
+        seconds = interleaved(ways)
     plain = seconds.get("monai")
     shape = "x".join(map(str, masks.truth.shape[1:]))
     what = f"{len(masks.predictions)} maps, {name} {shape}, {len(masks.truth)} structures"
@@ -139,21 +139,3 @@ def _monai() -> Monai | None:
         return np.asarray(found[0])
 
     return run
-
-
-def _interleaved(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median seconds of each way, in turn, on one core, after a round of warming up."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
-    os.sched_setaffinity(0, {min(cores)})
-    torch.set_num_threads(1)
-    try:
-        for _ in range(ROUNDS + 1):
-            for name, way in ways.items():
-                started = time.perf_counter()
-                way()
-                times[name].append(time.perf_counter() - started)
-    finally:
-        os.sched_setaffinity(0, cores)
-        torch.set_num_threads(threads)
-    return {name: float(np.median(found[1:])) for name, found in times.items()}

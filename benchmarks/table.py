@@ -31,9 +31,8 @@ class Row:
 
 def show(machine: Machine, rows: Sequence[Row]) -> str:
     """A table for people."""
-    head = f"{machine.cpu}, {machine.cores} cores, {machine.memory_gb:.0f} GB, copies {machine.copy_gb_per_s} GB/s"
     line = "{:44} {:>8} {:>8} {:>7} {:>8}  {:14} {}"
-    lines = [head, line.format("", "seconds", "plain", "ratio", "limit", "goal", "")]
+    lines = [machine.title, line.format("", "seconds", "plain", "ratio", "limit", "goal", "")]
     for row in rows:
         numbers = [_number(value) for value in (row.plain_seconds, row.ratio, row.limit_seconds)]
         lines.append(line.format(row.what, _number(row.seconds), *numbers, row.goal, row.note))
@@ -42,7 +41,7 @@ def show(machine: Machine, rows: Sequence[Row]) -> str:
 
 def save(folder: Path, verb: str, machine: Machine, rows: Sequence[Row]) -> Path:
     """Put the verb's rows into the machine's file, which holds the latest run of each verb."""
-    name = re.sub(r"[^a-z0-9]+", "-", f"{machine.cpu} {machine.cores} cores".lower()).strip("-")
+    name = re.sub(r"[^a-z0-9]+", "-", (machine.gpu or f"{machine.cpu} {machine.cores} cores").lower()).strip("-")
     path = folder / f"{name}.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     known["machine"] = asdict(machine)
