@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 from segcal.analysis.ensembles import Subset
-from segcal.analysis.members import Member, predictions
+from segcal.analysis.members import Member
 from segcal.analysis.score_cache import ScoreCache, Stored
 from segcal.analysis.variants import PLAIN, VARIANTS
 from segcal.analysis.workers import run_jobs
 from segcal.errors import UsageError
-from segcal.learn.predict import SLAB
+from segcal.learn.predict import SLAB, predict_together, sampling, slabs_of
 from segcal.measure.case import CaseScores, CaseTally
 from segcal.measure.surface import TruthSurface
 from segcal.tasks import TaskSpec
@@ -119,26 +119,20 @@ def score_job(job: Job, members: Sequence[Member]) -> CaseScores:
 
 def _slabs(job: Job, members: Sequence[Member], device: torch.device) -> Iterator[tuple[int, Iterator[Prediction]]]:
     """First slice of each slab, and every member's prediction of it, one after another."""
-    nets = [member.net(device) for member in members]
-    if job.task.dims == 2:
-        streams = [predictions(m, net, job.case, device) for m, net in zip(members, nets, strict=True)]
-        for first in range(0, len(job.case.truth), SLAB):
-            yield first, (next(stream)[1] for stream in streams)
-        return
-    # A network over volumes predicts all slices at once. Where all members' do not fit, they are predicted again for
-    # each band of slices.
-    depth = len(job.case.truth)
-    bands = max(1, math.ceil(_volume_gb(job) / job.gigabytes))
-    thickness = math.ceil(depth / bands)
-    for first in range(0, depth, thickness):
-        yield (
-            first,
-            (
-                _cut(prediction, first, first + thickness)
-                for member, net in zip(members, nets, strict=True)
-                for _, prediction in predictions(member, net, job.case, device)
-            ),
-        )
+    nets, case = [member.net(device) for member in members], job.case
+    head = members[0].config.head
+    samples = [sampling(member.config, member.sha256, case.case_id) for member in members]
+    for first, slab in slabs_of(case.image, job.task.dims, device):
+        if job.task.dims == 2:
+            yield first, predict_together(nets, head, slab, first, samples)
+            continue
+        # A network over volumes predicts all slices at once. Where all members' do not fit, they are predicted again
+        # for each band of slices.
+        depth = len(case.truth)
+        thickness = math.ceil(depth / max(1, math.ceil(_volume_gb(job) / job.gigabytes)))
+        for start in range(0, depth, thickness):
+            whole = predict_together(nets, head, slab, first, samples)
+            yield start, (_cut(prediction, start, start + thickness) for prediction in whole)
 
 
 def _cut(prediction: Prediction, first: int, last: int) -> Prediction:

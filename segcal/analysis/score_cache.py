@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 import segcal.analysis.variants
+import segcal.learn.fold
 import segcal.learn.heads
 import segcal.learn.predict
 import segcal.learn.unet
@@ -29,7 +30,7 @@ from segcal.tasks import TaskSpec
 @functools.cache
 def scoring_version() -> str:
     """Hash of the code that makes a score: what measures, what predicts, and torch's version. Figures may change."""
-    modules = (segcal.learn.heads, segcal.learn.predict, segcal.learn.unet, segcal.analysis.variants)
+    modules = (segcal.learn.fold, segcal.learn.heads, segcal.learn.predict, segcal.learn.unet, segcal.analysis.variants)
     sources = [Path(str(module.__file__)) for module in modules]
     sources += [Path(__file__).with_name(name) for name in ("evaluate.py", "members.py")]
     sources += sorted(Path(str(measure.__file__)).parent.glob("*.py"))

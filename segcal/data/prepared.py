@@ -38,7 +38,10 @@ class PreparedCohort:
         return {split: splits.count(split) for split in dict.fromkeys(("train", "val", "test", *splits))}
 
     def cases(self, split: str) -> list[Case]:
-        """The cases of a split, their arrays mapped into memory and read when they are touched."""
+        """The cases of a split, their arrays mapped into memory and read when they are touched.
+
+        torch takes them as they are, without a copy; what is written to them stays in memory and never reaches a file.
+        """
         return [self._open(entry) for entry in self.manifest["cases"] if entry["split"] == split]
 
     def _open(self, entry: dict[str, Any]) -> Case:
@@ -46,8 +49,8 @@ class PreparedCohort:
         z, y, x = entry["spacing_mm"]
         return Case(
             case_id=case_id,
-            image=np.load(self.folder / f"{case_id}.image.npy", mmap_mode="r"),
-            truth=np.load(self.folder / f"{case_id}.truth.npy", mmap_mode="r"),
+            image=np.load(self.folder / f"{case_id}.image.npy", mmap_mode="c"),
+            truth=np.load(self.folder / f"{case_id}.truth.npy", mmap_mode="c"),
             spacing_mm=(z, y, x),
             site=entry["site"],
         )

@@ -1,10 +1,9 @@
-"""Slices or whole volumes of prepared cases, as torch Datasets."""
+"""Slices or whole volumes of prepared cases, as torch Datasets: views of the cases' arrays, not copies."""
 
 __all__ = ["Slices", "Volumes", "items"]
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -24,8 +23,7 @@ class Slices(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         case, z = self._index[index]
-        image = np.array(self._cases[case].image[:, z])
-        return torch.from_numpy(image), torch.from_numpy(np.array(self._cases[case].truth[z]))
+        return torch.from_numpy(self._cases[case].image[:, z]), torch.from_numpy(self._cases[case].truth[z])
 
 
 class Volumes(Dataset[tuple[Tensor, Tensor]]):
@@ -39,7 +37,7 @@ class Volumes(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         case = self._cases[index]
-        return torch.from_numpy(np.array(case.image)), torch.from_numpy(np.array(case.truth))
+        return torch.from_numpy(case.image), torch.from_numpy(case.truth)
 
 
 def items(cases: Sequence[Case], dims: int) -> Slices | Volumes:

@@ -1,6 +1,6 @@
 """One training, read top to bottom. It yields an EpochRecord after each epoch and knows no tracking."""
 
-__all__ = ["MEMORY_FORMAT", "build", "channels_last", "fit"]
+__all__ = ["build", "channels_last", "fit"]
 
 import math
 import time
@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from segcal.learn.batches import MEMORY_FORMAT, batches_of
 from segcal.learn.heads import out_channels
 from segcal.learn.losses import bind
+from segcal.learn.step import captured, optimiser_of, plain
 from segcal.learn.unet import UNet
 from segcal.records import EpochRecord
 from segcal.trial import TrialConfig
-
-MEMORY_FORMAT = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 def build(config: TrialConfig) -> UNet:
@@ -48,8 +48,7 @@ def fit(
     """
     net = channels_last(build(config), device)
     net.seed_dropout(_generator(config.seed, "dropout", device))
-    loss_of = bind(config, device)
-    optimiser = torch.optim.Adam(net.parameters(), lr=config.lr)
+    optimiser = optimiser_of(net, config.lr, device)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimiser,
         mode="max",
@@ -58,23 +57,20 @@ def fit(
         threshold=config.lr_threshold,
         threshold_mode="abs",
     )
-    batches = DataLoader(train, batch_size=config.batch, shuffle=True, generator=_generator(config.seed, "shuffling"))
+    batches, shuffling = batches_of(train, device), _generator(config.seed, "shuffling")
+    step, how = plain(net, bind(config, device), optimiser, config.precision), ""
     best, best_epoch = -math.inf, 0
     for epoch in range(1, config.epochs + 1):
         started = time.perf_counter()
-        lr = optimiser.param_groups[0]["lr"]
+        lr = float(optimiser.param_groups[0]["lr"])
         net.train()
-        loss_sum = 0.0
-        for images, truth in batches:
-            images = images.to(device, memory_format=MEMORY_FORMAT[config.dims])
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
-                logits = net(images)
-            loss = loss_of(logits, truth.to(device))
-            optimiser.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            optimiser.step()
-            loss_sum += float(loss.detach()) * len(images)
-        train_loss = loss_sum / len(train)  # type: ignore[arg-type]
+        loss_sum, seen = torch.zeros((), dtype=torch.float64, device=device), 0
+        for images, truth in batches.shuffled(config.batch, shuffling):
+            if not how:
+                step, how = captured(net, optimiser, step, (images, truth))
+            loss_sum += step(images, truth).double() * len(images)  # read at the epoch's end: the GPU need not wait
+            seen += len(images)
+        train_loss = float(loss_sum) / seen
         if not math.isfinite(train_loss):
             raise FloatingPointError(f"the training loss must stay finite, got {train_loss} in epoch {epoch}")
         net.eval()
@@ -91,6 +87,7 @@ def fit(
             val_dice_by_structure=by_structure,
             lr=lr,
             seconds=time.perf_counter() - started,
+            step=how,
             weights=_numpy_weights(net) if improved else None,
         )
         if epoch - best_epoch >= config.patience:

@@ -1,16 +1,18 @@
 """Class probabilities of a trained network, slab by slab; a network over volumes has one slab, the whole."""
 
-__all__ = ["MonteCarlo", "SLAB", "predict_slabs", "restore", "sampling", "segment"]
+__all__ = ["MonteCarlo", "SLAB", "predict_slabs", "predict_together", "restore", "sampling", "segment", "slabs_of"]
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from segcal.learn.fit import MEMORY_FORMAT, build, channels_last
+from segcal.learn.batches import MEMORY_FORMAT
+from segcal.learn.fit import build, channels_last
+from segcal.learn.fold import folded
 from segcal.learn.heads import log_probabilities
 from segcal.learn.unet import UNet
 from segcal.trial import TrialConfig
@@ -18,6 +20,7 @@ from segcal.volume import Prediction
 
 SLAB = 8  # slices predicted at a time; always the same, as a convolution's last bits depend on it
 SAMPLES_AT_ONCE = {2: 10, 3: 1}  # Monte Carlo samples of a slice, or a volume, in a mini-batch
+TOGETHER = {"cuda": 16}  # networks whose maps wait on the device; a CPU hands each over as it is made
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,31 @@ def sampling(config: TrialConfig, network: str, case_id: str) -> MonteCarlo | No
 
 
 def restore(config: TrialConfig, weights: Mapping[str, np.ndarray], device: torch.device) -> UNet:
-    """The trained network of a checkpoint, ready to predict."""
+    """The trained network of a checkpoint, ready to predict and nothing else."""
     net = build(config)
     net.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
-    return channels_last(net, device).eval()
+    return channels_last(folded(net), device)
+
+
+def slabs_of(
+    image: np.ndarray, dims: int, device: torch.device, slices: slice = slice(None), exactly: bool = False
+) -> Iterator[tuple[int, Tensor]]:
+    """First slice of each slab of an image (C, Z, Y, X), and the slab as networks take it, on the device.
+
+    slices: of 2-D networks, the slabs that hold these only; `exactly`, no slice besides.
+    """
+    depth = image.shape[1]
+    begin, end, _ = slices.indices(depth)
+    for first in [0] if dims == 3 else range(0, depth, SLAB):
+        last = depth if dims == 3 else min(first + SLAB, depth)
+        if last <= begin or first >= end:
+            continue
+        if exactly and dims == 2:
+            first, last = max(first, begin), min(last, end)
+        part = image[:, first:last]
+        slab = torch.from_numpy(part if part.flags.writeable else part.copy())  # torch shares only what may be written
+        slab = slab[None] if dims == 3 else slab.swapaxes(0, 1)
+        yield first, slab.to(device).contiguous(memory_format=MEMORY_FORMAT[dims])
 
 
 def predict_slabs(
@@ -58,24 +82,29 @@ def predict_slabs(
     With Monte Carlo dropout the prediction is the mean of the samples' probabilities and has no `log_probs`. slices:
     of 2-D networks, predict the slabs that hold these only.
     """
-    depth = image.shape[1]
-    starts = [0] if net.dims == 3 else range(0, depth, SLAB)
-    begin, end, _ = slices.indices(depth)
-    for first in starts:
-        last = depth if net.dims == 3 else min(first + SLAB, depth)
-        if last <= begin or first >= end:
-            continue
-        if monte_carlo is not None and net.dims == 2:  # slices are sampled one by one: none that nobody asked for
-            first, last = max(first, begin), min(last, end)
-        batch = image[np.newaxis] if net.dims == 3 else image[:, first:last].swapaxes(0, 1)
+    sampled = monte_carlo is not None  # slices are sampled one by one: none that nobody asked for
+    for first, slab in slabs_of(image, net.dims, device, slices, exactly=sampled):
+        yield first, next(predict_together([net], head, slab, first, [monte_carlo]))
+
+
+def predict_together(
+    nets: Sequence[UNet], head: str, slab: Tensor, first: int, monte_carlo: Sequence[MonteCarlo | None]
+) -> Iterator[Prediction]:
+    """What each network (with its samples) says of a slab that lies on their device, one after another.
+
+    A GPU is given many networks' work at once, and their maps come back together.
+    """
+    at_once = TOGETHER.get(slab.device.type, 1)
+    for start in range(0, len(nets), at_once):
+        some = range(start, min(start + at_once, len(nets)))
         with torch.inference_mode():
-            inputs = torch.from_numpy(np.array(batch, order="C")).to(device, memory_format=MEMORY_FORMAT[net.dims])
-            if monte_carlo is None:
-                log_p = _volume(log_probabilities(net(inputs), head), net.dims)
-                prediction = Prediction(probs=np.exp(log_p), log_probs=log_p)
+            maps = [_maps(nets[member], head, slab, first, monte_carlo[member]) for member in some]
+            arrays = torch.stack(maps).cpu().numpy() if len(maps) > 1 else [maps[0].cpu().numpy()]
+        for member, array in zip(some, arrays, strict=True):  # outside: what the caller does meanwhile is not inference
+            if monte_carlo[member] is None:
+                yield Prediction(probs=np.exp(array), log_probs=array)
             else:
-                prediction = Prediction(probs=_volume(_sampled(net, head, inputs, first, monte_carlo), net.dims))
-        yield first, prediction  # outside: what the caller does meanwhile is not inference
+                yield Prediction(probs=array)
 
 
 def segment(
@@ -107,8 +136,7 @@ def _sampled(net: UNet, head: str, inputs: Tensor, first: int, monte_carlo: Mont
     return torch.stack(means).float()
 
 
-def _volume(batch: Tensor, dims: int) -> np.ndarray:
-    """(K, Z, Y, X) of a batch of slices (B, K, Y, X), or of a volume (1, K, Z, Y, X)."""
-    volume = batch[0] if dims == 3 else batch.swapaxes(0, 1)
-    array: np.ndarray = volume.contiguous().cpu().numpy()
-    return array
+def _maps(net: UNet, head: str, slab: Tensor, first: int, monte_carlo: MonteCarlo | None) -> Tensor:
+    """(K, Z, Y, X) of a slab: log probabilities, or with Monte Carlo dropout the mean probabilities."""
+    batch = log_probabilities(net(slab), head) if monte_carlo is None else _sampled(net, head, slab, first, monte_carlo)
+    return (batch[0] if net.dims == 3 else batch.swapaxes(0, 1)).contiguous()

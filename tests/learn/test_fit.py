@@ -4,6 +4,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from segcal.learn.fit import build, fit
+from segcal.learn.fold import folded
 from segcal.learn.predict import predict_slabs, restore, segment
 from segcal.trial import TrialConfig
 
@@ -100,7 +101,8 @@ def test_a_checkpoint_restores_the_same_network(slices):
     image = slices.tensors[0][:, 0].numpy()[None]
     restored = restore(config(), record.weights, CPU)
     one, two = (
-        np.concatenate([p.probs for _, p in predict_slabs(n, "softmax", image, CPU)], 1) for n in (nets[0], restored)
+        np.concatenate([p.probs for _, p in predict_slabs(n, "softmax", image, CPU)], 1)
+        for n in (folded(nets[0]), restored)
     )
     np.testing.assert_array_equal(one, two)
 
