@@ -8,10 +8,15 @@ from benchmarks.machine import describe
 from benchmarks.table import save, show
 
 VERBS = {  # module of this folder -> help
+    "train": "a training step on a core, or on a GPU; trials side by side",
+    "infer": "probabilities of a volume by several members",
+    "mc_dropout": "the mean of Monte Carlo samples",
     "prepare": "check and prepare a BraTS case; cores; the embedded cohorts",
     "hd95": "the 95th percentile Hausdorff distance of many predictions",
     "grid": "all singles and ensembles of a pool against NumPy and torch; memory of a volume",
+    "bootstrap": "intervals and tests over patients against SciPy and NumPy's loops",
     "evaluate": "scoring beside the inference it goes with",
+    "platform": "what a sweep costs beside the training: starting it, a trial, the registry",
     "report": "a report of 400 models whose scores are known",
 }
 

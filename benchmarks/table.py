@@ -14,10 +14,10 @@ from benchmarks.machine import Machine
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: ours, what a user would otherwise run (None where nothing compares), the limit, the goal."""
+    """One comparison: ours (None: not measured), what a user would otherwise run, the machine's limit, the goal."""
 
     what: str
-    seconds: float
+    seconds: float | None
     plain_seconds: float | None = None
     limit_seconds: float | None = None
     goal: str = ""
@@ -26,12 +26,12 @@ class Row:
     @property
     def ratio(self) -> float | None:
         """How many times faster than the plain way."""
-        return self.plain_seconds / self.seconds if self.plain_seconds else None
+        return self.plain_seconds / self.seconds if self.plain_seconds and self.seconds else None
 
 
 def show(machine: Machine, rows: Sequence[Row]) -> str:
     """A table for people."""
-    line = "{:44} {:>8} {:>8} {:>7} {:>8}  {:14} {}"
+    line = "{:66} {:>8} {:>8} {:>7} {:>8}  {:14} {}"
     lines = [machine.title, line.format("", "seconds", "plain", "ratio", "limit", "goal", "")]
     for row in rows:
         numbers = [_number(value) for value in (row.plain_seconds, row.ratio, row.limit_seconds)]
@@ -53,4 +53,4 @@ def save(folder: Path, verb: str, machine: Machine, rows: Sequence[Row]) -> Path
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    return "-" if value is None else f"{value:.2f}" if value >= 0.1 else f"{value:.4f}"

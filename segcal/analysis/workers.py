@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from segcal.data.parallel import cores
+from segcal.learn.allocator import hand_on
 
 
 class Job(Protocol):
@@ -58,6 +59,7 @@ def _run_on_ray(
     say: Callable[[str], None],
 ) -> Iterator[tuple[J, Result]]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    hand_on()
     import ray
 
     say("starting Ray")

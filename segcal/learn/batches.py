@@ -1,6 +1,6 @@
 """Shuffled mini-batches where the training step wants them: from the device's memory, or read one mini-batch ahead."""
 
-__all__ = ["MEMORY_FORMAT", "Resident", "Streamed", "batches_of", "device_bytes"]
+__all__ = ["Batch", "Items", "MEMORY_FORMAT", "Resident", "Streamed", "batches_of", "device_bytes"]
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -50,11 +50,12 @@ class Streamed:
         with ThreadPoolExecutor(1) as reader:
             ahead: Future[Batch] | None = None
             for index in [*order, None]:
-                ready, ahead = ahead, None if index is None else reader.submit(self._read, index.tolist())
+                ready, ahead = ahead, None if index is None else reader.submit(self.read, index.tolist())
                 if ready is not None:
                     yield ready.result()
 
-    def _read(self, index: Sequence[int]) -> Batch:
+    def read(self, index: Sequence[int]) -> Batch:
+        """These items as a mini-batch."""
         images, truth = _together(self._items, index)
         if self._device.type == "cuda":
             images, truth = images.pin_memory(), truth.pin_memory()
