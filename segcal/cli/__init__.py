@@ -19,6 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from segcal import __version__
 from segcal.cli.data import add_data
+from segcal.cli.plan import add_plan, add_sweep_arguments, load_sweep
 from segcal.cli.verb import add_verb, say
 from segcal.errors import SegcalError, TrialsFailed
 from segcal.progress import bars
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"segcal {__version__}")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
+    add_plan(verbs)
     _add_sweep(verbs)
     _add_report(verbs)
     add_data(verbs)
@@ -69,15 +71,7 @@ def _add_sweep(verbs: Any) -> None:
         verbs, "sweep", _sweep, "train every recipe with every seed, keep all of it in MLflow",
         "segcal sweep --task brain --data BraTS17/ --scale paper",
     )  # fmt: skip
-    verb.add_argument("file", nargs="?", help="sweep file; without one, the task's own below sweeps/")
-    verb.add_argument("--task", help="a built-in task or the path of a task's YAML file")
-    verb.add_argument("--data", default="embedded", metavar="DIR", help="folder of images (default: the embedded data)")
-    verb.add_argument("--ood", metavar="DIR", help="folder of the cohort that is only tested on, such as PROMISE12")
-    verb.add_argument("--scale", help="a scale of the sweep file: demo (where there is one) or paper")
-    verb.add_argument("--experiment", help="MLflow experiment (default: the sweep file's, calib)")
-    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
-                      help="replace a value of the sweep file: seeds=2, epochs=10, recipes.ce.lr=0.01; "
-                      "several in one are separated by ;")  # fmt: skip
+    add_sweep_arguments(verb)
 
 
 def _add_report(verbs: Any) -> None:
@@ -110,18 +104,9 @@ def _add_doctor(verbs: Any) -> None:
 
 
 def _sweep(arguments: argparse.Namespace) -> None:
-    from segcal.sweep.plan import load_plan
+    plan = load_sweep(arguments)  # before Ray's and MLflow's imports: a wrong request is answered at once
     from segcal.sweep.run_sweep import run_sweep
 
-    # `mlflow run` passes every parameter; one that was not given is empty.
-    settings = [part.strip() for text in arguments.settings for part in text.split(";") if part.strip()]
-    plan = load_plan(
-        Path(arguments.file) if arguments.file else None,
-        arguments.task or None,
-        arguments.scale or None,
-        arguments.experiment or None,
-        settings,
-    )
     result = run_sweep(plan, arguments.data, say, ood=arguments.ood or None, progress=bars(say))
     if arguments.json:
         print(json.dumps(asdict(result)))

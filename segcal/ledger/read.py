@@ -1,6 +1,6 @@
 """Reads members out of the model registry: another process, another day, nothing but the tracking URI."""
 
-__all__ = ["Checkpoint", "finished_keys", "load_checkpoint", "models", "ood_digest"]
+__all__ = ["Checkpoint", "Held", "finished_keys", "held", "load_checkpoint", "models", "ood_digest"]
 
 import hashlib
 import json
@@ -16,9 +16,11 @@ from safetensors.numpy import load
 
 from segcal.errors import BadData, UsageError, nearest
 from segcal.ledger.names import CONFIG, TASK, WEIGHTS, tag
+from segcal.ledger.store import open_store
 from segcal.records import ModelRef
 
 _PAGE = 1000
+_SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,14 @@ class Checkpoint:
     config: dict[str, Any]
     task: dict[str, Any]
     weights: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Held:
+    """What an experiment holds before a sweep begins."""
+
+    members: tuple[ModelRef, ...] = ()
+    artifacts: str | None = None  # where its checkpoints go; None: the server decides
 
 
 def models(client: MlflowClient, experiment: str) -> list[ModelRef]:
@@ -47,6 +57,23 @@ def models(client: MlflowClient, experiment: str) -> list[ModelRef]:
 def finished_keys(client: MlflowClient, experiment: str) -> set[str]:
     """Keys of the trials whose model is registered in the experiment."""
     return {version.tags[tag("key")] for version in _versions(client, experiment)}
+
+
+def held(uri: str, experiment: str) -> Held:
+    """What an experiment holds, read without creating anything: neither a store that is not there nor the experiment.
+
+    Raises StoreUnreachable where there is a store that does not answer.
+    """
+    here = None
+    if uri.startswith(_SQLITE):
+        here = str(Path("mlruns").absolute())  # MLflow's own choice for a new experiment
+        path = Path(uri.removeprefix(_SQLITE))
+        if not path.is_file() or not path.stat().st_size:  # to connect would set it up
+            return Held(artifacts=here)
+    client = open_store(uri)
+    found = client.get_experiment_by_name(experiment)
+    refs = {ref.key: ref for ref in map(_ref, _versions(client, experiment))}
+    return Held(tuple(refs.values()), found.artifact_location if found else here)
 
 
 def ood_digest(client: MlflowClient, experiment: str, data_digest: str) -> str | None:

@@ -1,15 +1,15 @@
 """A whole sweep: prepare the data, skip what is trained, run the rest, leave nothing open."""
 
-__all__ = ["SweepResult", "run_sweep"]
+__all__ = ["SweepData", "SweepResult", "check_data", "left", "prepare_data", "run_sweep"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from segcal.data.cohort import OOD
 from segcal.data.phantom.embedded import embedded_cohort
 from segcal.data.prepare import home, prepare
+from segcal.data.prepared import PreparedCohort
 from segcal.errors import UsageError
 from segcal.ledger.read import finished_keys
 from segcal.ledger.store import experiment_id, open_store, tracking_uri
@@ -18,6 +18,7 @@ from segcal.progress import Progress, lines
 from segcal.sweep.plan import Plan, trials
 from segcal.sweep.run_trial import Assignment
 from segcal.tasks import TaskSpec
+from segcal.trial import TrialConfig
 from segcal.version import code_version
 
 EMBEDDED = "embedded"
@@ -36,6 +37,16 @@ class SweepResult:
     unfinished: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class SweepData:
+    """The prepared cohorts of a sweep, and the folders they were read from."""
+
+    root: Path
+    cohort: PreparedCohort
+    ood_root: Path | None = None
+    ood: PreparedCohort | None = None  # only tested on
+
+
 def run_sweep(
     plan: Plan, data: str, say: Callable[[str], None], ood: str | None = None, progress: Progress | None = None
 ) -> SweepResult:
@@ -44,29 +55,20 @@ def run_sweep(
     data: a folder in the task's layout, or "embedded". ood: the folder of the cohort that is only tested on; it is
     prepared and recorded beside the data, and nothing is learnt from it. Progress goes to `say`, a line at a time.
     """
-    if data == EMBEDDED and plan.scale == "paper":
-        raise UsageError("scale 'paper' needs real images, got the embedded data; give their folder with data=DIR")
+    check_data(plan, data)
     uri = tracking_uri()
     client = open_store(uri)
     experiment_id(client, plan.experiment)
-    progress = progress or lines(say)
-    root, ood_root = Path(data), Path(ood) if ood else None
-    if data == EMBEDDED:
-        root, embedded_ood = embedded_cohort(plan.task.name, home(), progress)
-        ood_root = ood_root or embedded_ood
-    cohort = prepare(root, plan.task, progress)
-    counts = "/".join(str(count) for count in cohort.counts().values())
-    say(f"data: {root} (digest {cohort.digest}), {counts} cases to train, validate and test on")
-    ood_params = _prepare_ood(ood_root, plan.task, say, progress) if ood_root else {}
+    found = prepare_data(plan, data, say, ood, progress)
+    cohort = found.cohort
     configs = trials(plan, cohort.digest, cohort.class_voxels)
-    done = finished_keys(client, plan.experiment)
-    todo = [config for config in configs if config.key not in done]
+    todo = left(configs, finished_keys(client, plan.experiment))
     say(
         f"sweep: {len(plan.recipes)} recipes, {len(configs)} trials in experiment '{plan.experiment}',"
         f" {len(configs) - len(todo)} trained already"
     )
-    params = {"data": root, "data_digest": cohort.digest, "scale": plan.scale, "code_version": code_version()}
-    params |= ood_params
+    params = {"data": found.root, "data_digest": cohort.digest, "scale": plan.scale, "code_version": code_version()}
+    params |= {"ood_data": found.ood_root, "ood_digest": found.ood.digest} if found.ood else {}
     name = f"sweep {plan.task.name} {plan.scale}".strip()
     sweep = start_sweep(client, plan.experiment, name, params, plan.as_yaml(), cohort.manifest, plan.task.name)
     status = "KILLED"
@@ -87,12 +89,44 @@ def run_sweep(
         end_sweep(client, sweep, status)
 
 
-def _prepare_ood(root: Path, task: TaskSpec, say: Callable[[str], None], progress: Progress) -> dict[str, Any]:
-    """Prepare the out-of-distribution cohort as the task's own images are; returns what the sweep records of it."""
+def check_data(plan: Plan, data: str) -> None:
+    """Raise UsageError where a plan for real images would be paid for generated ones."""
+    if data == EMBEDDED and plan.scale == "paper":
+        raise UsageError("scale 'paper' needs real images, got the embedded data; give their folder with data=DIR")
+
+
+def prepare_data(
+    plan: Plan, data: str, say: Callable[[str], None], ood: str | None = None, progress: Progress | None = None
+) -> SweepData:
+    """Prepare what the plan learns from and is tested on, or open it where it is prepared already.
+
+    data, ood, say and progress are those of `run_sweep`. Raises BadData for the first faulty case, and UsageError for
+    a second cohort that the task has no layout for.
+    """
+    progress = progress or lines(say)
+    root, ood_root = Path(data), Path(ood) if ood else None
+    if data == EMBEDDED:
+        root, embedded_ood = embedded_cohort(plan.task.name, home(), progress)
+        ood_root = ood_root or embedded_ood
+    cohort = prepare(root, plan.task, progress)
+    counts = "/".join(str(count) for count in cohort.counts().values())
+    say(f"data: {root} (digest {cohort.digest}), {counts} cases to train, validate and test on")
+    if ood_root is None:
+        return SweepData(root, cohort)
+    return SweepData(root, cohort, ood_root, _prepare_ood(ood_root, plan.task, say, progress))
+
+
+def left(configs: Sequence[TrialConfig], done: Collection[str]) -> list[TrialConfig]:
+    """The trials whose key is not among those that are done."""
+    return [config for config in configs if config.key not in done]
+
+
+def _prepare_ood(root: Path, task: TaskSpec, say: Callable[[str], None], progress: Progress) -> PreparedCohort:
+    """Prepare the out-of-distribution cohort as the task's own images are."""
     if not task.ood_layout:
         raise UsageError(
             f"task {task.name}: --ood needs the layout of that cohort, got none; set ood_layout in the task"
         )
     cohort = prepare(root, replace(task, layout=task.ood_layout, groups=(), ids=()), progress, ood=True)
     say(f"out of distribution: {root} (digest {cohort.digest}), {cohort.counts()[OOD]} cases, never learnt from")
-    return {"ood_data": root, "ood_digest": cohort.digest}
+    return cohort
