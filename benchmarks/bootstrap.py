@@ -75,7 +75,9 @@ def _percentiles(table: np.ndarray, flop_per_s: float | None) -> list[Row]:
         "scipy": lambda seed: _scipy(table, "percentile", np.random.default_rng(seed)),
         "loop": lambda seed: _loop(table, _draws(seed, RESAMPLES)),
         "counts": lambda seed: counts_of(np.random.default_rng(seed), PATIENTS, RESAMPLES),
-        "bincount": lambda seed: _counted(np.random.default_rng(seed)),
+        "multinomial": lambda seed: np.random.default_rng(seed).multinomial(
+            PATIENTS, np.full(PATIENTS, 1 / PATIENTS), size=RESAMPLES
+        ).astype(np.float64),
     })  # fmt: skip
     again = _remembered(lambda seed: _intervals(table, seed))
     limit_s, limit = _limit(2 * RESAMPLES * table.size, flop_per_s)
@@ -89,8 +91,8 @@ def _percentiles(table: np.ndarray, flop_per_s: float | None) -> list[Row]:
             note="as SciPy does; in a report only where columns lack different numbers of patients"),
         Row("  one product for all columns: NumPy loop", seconds["once"], seconds["loop"], limit_s, GOAL,
             "bootstrap_means of the table, then quantiles"),
-        Row("  drawing alone: integers and bincount", seconds["counts"], seconds["bincount"],
-            note="counts of all resamples by multinomial: inside ours wherever nothing is remembered"),
+        Row("  drawing alone: NumPy's multinomial", seconds["counts"], seconds["multinomial"],
+            note="counts of all resamples: inside ours wherever nothing is remembered"),
     ]  # fmt: skip
 
 
@@ -167,13 +169,6 @@ def _recipes(recipes: np.ndarray, flop_per_s: float | None) -> list[Row]:
         Row(what, seconds["ours"], RECIPE_SHARE * seconds["loop"], limit_s, GOAL,
             f"{note}; {error}{limit}; {again:.2f} s where drawn before")
     ]  # fmt: skip
-
-
-def _counted(rng: np.random.Generator) -> np.ndarray:
-    """What counts_of draws, another way."""
-    rows = rng.integers(PATIENTS, size=(RESAMPLES, PATIENTS)) + PATIENTS * np.arange(RESAMPLES)[:, np.newaxis]
-    counts = np.bincount(rows.ravel(), minlength=RESAMPLES * PATIENTS)
-    return counts.reshape(RESAMPLES, PATIENTS).astype(np.float64)
 
 
 def _intervals(table: np.ndarray, seed: int, method: Method = "percentile", apart: bool = False) -> np.ndarray:

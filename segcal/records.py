@@ -23,7 +23,7 @@ class EpochRecord:
     lr: float
     seconds: float
     weights: Mapping[str, np.ndarray] | None = field(default=None, repr=False)
-    step: str = "plain"  # how a step of training ran: "captured" as a CUDA graph, or "plain" and why
+    step: str = "plain"  # how a step of training ran: "captured" as a CUDA graph; "plain" on a CPU; "plain: " and why
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,17 @@ def rng(seed=0):
     return np.random.default_rng(seed)
 
 
+def drawn(generator, n, n_resamples):
+    """Patients of each resample, drawn one after another."""
+    return generator.integers(0, n, size=(n_resamples, n))
+
+
+def counted(generator, n, n_resamples):
+    return np.array([np.bincount(row, minlength=n) for row in drawn(generator, n, n_resamples)])
+
+
 def test_means_equal_resampling_row_by_row():
-    counts = rng(1).multinomial(30, np.full(30, 1 / 30), size=50)
-    rows = [np.repeat(VALUES, count).mean() for count in counts]
+    rows = [VALUES[patients].mean() for patients in drawn(rng(1), 30, 50)]
     np.testing.assert_allclose(bootstrap_means(VALUES, rng(1), 50), rows, rtol=1e-14)
 
 
@@ -184,11 +192,21 @@ def test_p_does_not_depend_on_the_unit():
     assert one == tenth
 
 
+def test_counts_follow_the_multinomial():
+    """Means n/n = 1, variances (1 - 1/n), covariances -1/n; each resample holds n patients."""
+    counts = next(multinomial_chunks(rng(7), 8, 40_000))
+    assert (counts.sum(axis=1) == 8).all()
+    np.testing.assert_allclose(counts.mean(axis=0), 1, atol=0.02)
+    np.testing.assert_allclose(np.cov(counts.T), np.eye(8) - 1 / 8, atol=0.03)
+    expected = scipy_stats.binom.pmf(np.arange(9), 8, 1 / 8)
+    np.testing.assert_allclose(np.bincount(counts[:, 0].astype(int), minlength=9) / 40_000, expected, atol=0.01)
+
+
 @pytest.mark.parametrize("chunk", [1, 7, 100])
 def test_chunks_of_counts_are_the_whole_matrix(chunk, monkeypatch):
     monkeypatch.setattr("segcal.stats.resamples.CHUNK", chunk * 30)
     one, other = rng(1), rng(1)
-    whole = one.multinomial(30, np.full(30, 1 / 30), size=50)
+    whole = counted(one, 30, 50)
     np.testing.assert_array_equal(np.concatenate(list(multinomial_chunks(other, 30, 50))), whole)
     assert one.random() == other.random()
 
@@ -208,7 +226,7 @@ def test_many_tests_equal_one_by_one(chunk, monkeypatch):
 
 def test_many_tests_with_gaps_by_hand():
     differences = np.array([[3.0, np.nan, np.nan], [-1.0, 2.0, np.nan], [np.nan, -1.0, 1.0]])
-    counts = rng(4).multinomial(3, np.full(3, 1 / 3), size=200)
+    counts = counted(rng(4), 3, 200)
     p = []
     for column in differences[:, :2].T:
         rows = [np.repeat(column, count) for count in counts]
@@ -250,7 +268,7 @@ def test_crossed_bootstrap_equals_loops_over_copies():
     a, b = rng(1).normal(0.3, 1, size=(3, 5)), rng(2).normal(size=(4, 5))
     a[1, 2] = a[0, 4] = b[3, 0] = np.nan
     draws = rng(6)
-    counts = [draws.multinomial(n, np.full(n, 1 / n), size=400) for n in (3, 4, 5)]
+    counts = [counted(draws, n, 400) for n in (3, 4, 5)]
     means = []
     for of_a, of_b, of_patients in zip(*counts, strict=True):
         first = np.repeat(np.repeat(a, of_a, axis=0), of_patients, axis=1)

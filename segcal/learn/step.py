@@ -35,13 +35,13 @@ def plain(net: UNet, loss_of: Loss, optimiser: torch.optim.Optimizer, precision:
 
 
 def captured(net: UNet, optimiser: torch.optim.Optimizer, step: Step, batch: tuple[Tensor, Tensor]) -> tuple[Step, str]:
-    """The step captured for mini-batches like this one, and how it runs: "captured", or "plain" and why.
+    """The step captured for mini-batches like this one, and how it runs: "captured"; "plain"; "plain: " and why.
 
     The network, the optimiser and the random numbers of dropout are left as they were.
     """
     device = batch[0].device
     if device.type != "cuda":
-        return step, f"plain: CUDA graphs need a GPU, got {device.type}"
+        return step, "plain"
     generators = [m.generator for m in net.modules() if isinstance(m, Dropout) and m.generator is not None]
     try:
         return CapturedStep(net, optimiser, step, batch, lambda run: _graph(run, generators), generators), "captured"

@@ -11,7 +11,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,13 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from safetensors.numpy import save
 
 from segcal.ledger.names import CONFIG, LR, SECONDS, TASK, TRAIN_LOSS, VAL_DICE, WEIGHTS, metric_name, model_name, tag
+from segcal.ledger.pace import wait_s
 from segcal.ledger.store import experiment_id
 from segcal.records import EpochRecord
 from segcal.tasks import TaskSpec
 from segcal.trial import TrialConfig
+
+_BATCH = 1000  # metrics; MLflow takes no more in one call
 
 
 @dataclass(frozen=True)
@@ -91,14 +94,20 @@ def end_sweep(client: MlflowClient, sweep: SweepRun, status: str) -> None:
 
 
 class TrialRun:
-    """The nested run of one trial: parameters, metrics an epoch, a LoggedModel a checkpoint, one registered version."""
+    """The nested run of one trial: parameters, metrics an epoch, a LoggedModel a checkpoint, one registered version.
+
+    Finished epochs are kept and written together every few seconds, up to a minute in a long trial, and at its end.
+    """
 
     def __init__(
         self, client: MlflowClient, sweep: SweepRun, config: TrialConfig, task: TaskSpec, manifest: Mapping[str, Any],
-        code_version: str, facts: Mapping[str, str],
+        code_version: str, facts: Mapping[str, str], clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._client, self._sweep, self._config, self._task = client, sweep, config, task
         self._best: tuple[str, EpochRecord, str] | None = None  # model id, its epoch, sha256 of its weights
+        self._clock, self._started, self._written = clock, clock(), clock()
+        self._metrics: list[Metric] = []  # not written yet
+        self._better: EpochRecord | None = None  # better than the best that is written
         self._tags = {
             tag("experiment"): sweep.experiment,
             tag("task"): config.task,
@@ -121,7 +130,7 @@ class TrialRun:
         client.log_inputs(self.run_id, datasets=[_dataset(config.task, manifest)])
 
     def epoch(self, record: EpochRecord) -> None:
-        """Log an epoch's metrics, and its weights where they are the best so far."""
+        """Take an epoch's metrics, and its weights where they are the best so far; write what waited long enough."""
         values = {
             TRAIN_LOSS: record.train_loss,
             VAL_DICE: record.val_dice,
@@ -131,15 +140,18 @@ class TrialRun:
         for structure, dice in zip(self._task.structures, record.val_dice_by_structure, strict=True):
             if np.isfinite(dice):
                 values[metric_name(VAL_DICE, structure)] = dice
-        model_id = self._checkpoint(record) if record.weights is not None else None
         now = int(time.time() * 1000)
-        self._client.log_batch(
-            self.run_id,
-            metrics=[Metric(key, value, now, record.epoch, model_id=model_id) for key, value in values.items()],
-        )
+        self._metrics += [Metric(key, value, now, record.epoch) for key, value in values.items()]
+        if record.weights is not None:
+            self._better = record  # one that still waits is superseded: it is never written
+        if record.epoch == 1:
+            self._client.set_tag(self.run_id, tag("step"), record.step)
+        if self._clock() - self._written >= wait_s(self._written - self._started):
+            self._write()
 
     def finish(self) -> None:
-        """Register the best checkpoint as a version of the recipe's model and end the run."""
+        """Write what waits, register the best checkpoint as a version of the recipe's model and end the run."""
+        self._write()
         if self._best is None:
             raise ValueError(f"trial {self._config.label} seed {self._config.seed} has no checkpoint to register")
         model_id, record, digest = self._best
@@ -160,10 +172,28 @@ class TrialRun:
         )
         self._client.set_terminated(self.run_id, "FINISHED")
 
-    def fail(self, reason: str, status: str = "FAILED") -> None:
-        """End the run as FAILED or KILLED, with the reason."""
-        self._client.set_tag(self.run_id, tag("error"), reason)
-        self._client.set_terminated(self.run_id, status)
+    def fail(self, reason: str, status: str = "FAILED", **tags: str) -> None:
+        """Write what waits and end the run as FAILED or KILLED, with the reason and other tags."""
+        try:
+            self._write()
+        finally:  # a store that takes no files may still take the reason
+            for name, value in {"error": reason, **tags}.items():
+                self._client.set_tag(self.run_id, tag(name), value)
+            self._client.set_terminated(self.run_id, status)
+
+    def _write(self) -> None:
+        """The best checkpoint and all metrics that wait; those of the checkpoint's epoch are linked to its model."""
+        if self._better is not None:
+            epoch, model_id = self._better.epoch, self._checkpoint(self._better)
+            self._metrics = [
+                Metric(m.key, m.value, m.timestamp, m.step, model_id=model_id) if m.step == epoch else m
+                for m in self._metrics
+            ]
+            self._better = None
+        while self._metrics:
+            self._client.log_batch(self.run_id, metrics=self._metrics[:_BATCH])
+            del self._metrics[:_BATCH]
+        self._written = self._clock()
 
     def _checkpoint(self, record: EpochRecord) -> str:
         assert record.weights is not None

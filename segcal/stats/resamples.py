@@ -33,7 +33,7 @@ def counts_of(rng: np.random.Generator, n: int, n_resamples: int) -> np.ndarray:
     """
     state = rng.bit_generator.state
     if state["bit_generator"] != "PCG64":
-        return rng.multinomial(n, np.full(n, 1.0 / n), size=n_resamples).astype(np.float64)
+        return _draw(rng, n, n_resamples).astype(np.float64)
     inner = state["state"]
     key = (inner["state"], inner["inc"], state["has_uint32"], state["uinteger"])
     counts, after = _drawn(*key, n, n_resamples)
@@ -49,8 +49,14 @@ def _drawn(
     bits.state = {
         "bit_generator": "PCG64", "state": {"state": state, "inc": inc}, "has_uint32": has_uint32, "uinteger": uinteger,
     }  # fmt: skip
-    counts = np.random.Generator(bits).multinomial(n, np.full(n, 1.0 / n), size=n_resamples)
+    counts = _draw(np.random.Generator(bits), n, n_resamples)
     return counts.astype(np.min_scalar_type(n)), dict(bits.state)
+
+
+def _draw(rng: np.random.Generator, n: int, n_resamples: int) -> np.ndarray:
+    """The patients of each resample, drawn one by one and counted, as a multinomial (numpy's own is slower)."""
+    drawn = rng.integers(0, n, size=(n_resamples, n)) + n * np.arange(n_resamples)[:, np.newaxis]
+    return np.bincount(drawn.ravel(), minlength=n * n_resamples).reshape(n_resamples, n)
 
 
 def two_sided_p(at_most: np.ndarray, at_least: np.ndarray, resamples: np.ndarray | int) -> np.ndarray:

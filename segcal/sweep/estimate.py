@@ -17,12 +17,13 @@ from statistics import fmean
 from typing import Literal
 
 from segcal.errors import UsageError
+from segcal.ledger.pace import writes_of
 from segcal.trial import TrialConfig
 
 # Measured on 2 cores with MLflow's store in SQLite; a slow tracking server adds to the first three.
 START_S = 20.0  # of a sweep: imports, the data's digests, Ray, and a worker's first trial
 TRIAL_S = 0.5  # of a trial: its run, its registered model, Tune's turn
-EPOCH_S = 0.05  # of an epoch: its metrics, and a checkpoint now and then
+EPOCH_S = 0.005  # of an epoch: its metrics, Tune's turn now and then
 BEST_SO_FAR = 2.2  # times the root of the epochs are the best so far: 105 trainings of the brain's `study`, 3 to 60
 TRIAL_BYTES, EPOCH_BYTES, CHECKPOINT_BYTES = 11_500, 1_900, 6_600  # rows in the database
 CHECKPOINT_FILES_BYTES = 5_000  # settings, task and header beside the weights
@@ -95,7 +96,7 @@ class RecipeCost:
 class Storage:
     """Bytes that the sweep adds."""
 
-    checkpoints: Span  # their number; every best-so-far one is kept
+    checkpoints: Span  # their number
     checkpoint_bytes: Span
     database_bytes: Span
 
@@ -176,9 +177,12 @@ def epochs_of(config: TrialConfig, best_epochs: Sequence[int]) -> Span:
     return Span(least, config.epochs, fmean(known) if known else fixed)
 
 
-def checkpoints_of(epochs: float) -> float:
-    """Best-so-far checkpoints to expect of a trial: `BEST_SO_FAR` times the root of its epochs, at most all."""
-    return min(epochs, BEST_SO_FAR * math.sqrt(epochs))
+def checkpoints_of(epochs: float, trial_s: float) -> float:
+    """Checkpoints to expect of a trial: its best-so-far epochs, `BEST_SO_FAR` times the root of all.
+
+    Of several that wait for a write only the last is kept.
+    """
+    return min(epochs, BEST_SO_FAR * math.sqrt(epochs), writes_of(trial_s))
 
 
 def duration(seconds: float) -> str:
@@ -284,9 +288,13 @@ def _wall_s(recipes: Sequence[RecipeCost], pending: Sequence[Pending], at_once: 
 
 
 def _storage(recipes: Sequence[RecipeCost]) -> Storage:
-    """One checkpoint a trial at least, one an epoch at most; what is expected follows from the likely epochs."""
+    """One checkpoint a trial at least, one a write at most; what is expected follows from the likely epochs."""
     counts = [
-        Span(cost.trials, cost.trials * cost.epochs.most, cost.trials * checkpoints_of(cost.epochs.likely))
+        Span(
+            cost.trials,
+            cost.trials * min(cost.epochs.most, writes_of(cost.trial_s.most)),
+            cost.trials * checkpoints_of(cost.epochs.likely, cost.trial_s.likely),
+        )
         for cost in recipes
     ]
     sizes = [cost.weights_bytes + CHECKPOINT_FILES_BYTES for cost in recipes]

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Before Ray is imported. Workers keep the folder the sweep was started in; trial results are MLflow's to keep.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -21,9 +21,15 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a trial with
 import ray
 from ray import tune
 
+from segcal.learn.allocator import hand_on
 from segcal.records import EpochRecord
-from segcal.sweep.plan import Resources
-from segcal.sweep.run_trial import Assignment, run_trial
+from segcal.sweep.run_trial import Assignment, OutOfGpuMemory, larger_share, run_trial
+
+if TYPE_CHECKING:  # workers need not import what reads files
+    from segcal.sweep.plan import Resources
+
+# Seconds between two reports of a trial, each of which waits for the driver: a twentieth of its age within these.
+_SHORTEST_S, _LONGEST_S = 1.0, 60.0
 
 
 @dataclass
@@ -35,37 +41,41 @@ class Outcome:
     unfinished: list[str] = field(default_factory=list)  # stopped by an interrupt
 
 
-def run_all(assignments: Sequence[Assignment], resources: Resources, say: Callable[[str], None]) -> Outcome:
-    """Run every trial; a failed one does not stop the others. `say` takes progress, one line at a time."""
+def run_all(
+    assignments: Sequence[Assignment],
+    resources: "Resources",
+    say: Callable[[str], None],
+    run: Callable[[Assignment, Callable[[EpochRecord], None]], None] = run_trial,
+) -> Outcome:
+    """Run every trial; a failed one does not stop the others. `say` takes progress, one line at a time.
+
+    Those whose share of a GPU has too little memory are run again after the others, half as many on each GPU, until
+    they have a whole one.
+    """
     say("starting Ray")
     started_here = not ray.is_initialized()
     if started_here:
+        hand_on()
         ray.init(
             address=os.environ.get("RAY_ADDRESS"), include_dashboard=False, log_to_driver=False, logging_level="ERROR"
         )
     folder = tempfile.mkdtemp(prefix="segcal-tune-")
     try:
-        share = {"cpu": resources.cpus, "gpu": resources.gpus if ray.cluster_resources().get("GPU") else 0}
+        gpus = resources.gpus if ray.cluster_resources().get("GPU") else 0.0
         threads = max(1, int(resources.cpus))
-        assignments = [replace(assignment, threads=threads) for assignment in assignments]
-        progress = Progress(assignments, say)
-        tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(_trainable, assignments=list(assignments)), share),
-            param_space={"index": tune.grid_search(list(range(len(assignments))))},
-            tune_config=tune.TuneConfig(reuse_actors=True),
-            run_config=tune.RunConfig(storage_path=folder, name="sweep", callbacks=[progress], verbose=0),
-        )
-        results = tuner.fit()
-        outcome = Outcome()
-        for result in results:
-            name = trial_name(assignments[(result.config or {})["index"]])
-            metrics = result.metrics or {}
-            if metrics.get("failed") or result.error:
-                outcome.failed[name] = metrics.get("failed") or str(result.error).strip().splitlines()[-1]
-            elif metrics.get("finished"):
-                outcome.finished.append(name)
-            else:
-                outcome.unfinished.append(name)
+        progress, outcome = Progress(assignments, say), Outcome()
+        indices = list(range(len(assignments)))
+        while indices:
+            share = {"cpu": resources.cpus, "gpu": gpus}
+            given = [replace(assignment, threads=threads, gpus=gpus) for assignment in assignments]
+            tuner = tune.Tuner(
+                tune.with_resources(tune.with_parameters(_trainable, assignments=given, run=run), share),
+                param_space={"index": tune.grid_search(indices)},
+                tune_config=tune.TuneConfig(reuse_actors=True),
+                run_config=tune.RunConfig(storage_path=folder, name=f"{gpus:g}", callbacks=[progress], verbose=0),
+            )
+            indices = _sort(tuner.fit(), assignments, outcome)
+            gpus = larger_share(gpus)
         return outcome
     finally:
         if started_here:
@@ -73,24 +83,54 @@ def run_all(assignments: Sequence[Assignment], resources: Resources, say: Callab
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _sort(results: tune.ResultGrid, assignments: Sequence[Assignment], outcome: Outcome) -> list[int]:
+    """Put the trials that ended into the outcome; returns those to run again, none after an interrupt."""
+    again = []
+    for result in results:
+        index = (result.config or {})["index"]
+        name, metrics = trial_name(assignments[index]), result.metrics or {}
+        if metrics.get("again"):
+            again.append(index)
+        elif metrics.get("failed") or result.error:
+            outcome.failed[name] = metrics.get("failed") or str(result.error).strip().splitlines()[-1]
+        elif metrics.get("finished"):
+            outcome.finished.append(name)
+        else:
+            outcome.unfinished.append(name)
+    if outcome.unfinished:
+        outcome.unfinished += [trial_name(assignments[index]) for index in again]
+        return []
+    return again
+
+
 def trial_name(assignment: Assignment) -> str:
     """What people call a trial."""
     return f"{assignment.config.label} seed {assignment.config.seed}"
 
 
-def _trainable(config: dict[str, Any], assignments: list[Assignment]) -> None:
-    assignment = assignments[config["index"]]
+def _trainable(config: dict[str, Any], assignments: list[Assignment], run: Callable[..., None]) -> None:
+    epoch, started, due = 0, time.monotonic(), 0.0
 
     def report(record: EpochRecord) -> None:
-        tune.report({"epoch": record.epoch, "val_dice": record.val_dice})
+        nonlocal epoch, due
+        epoch, now = record.epoch, time.monotonic()
+        if now >= due:
+            due = now + min(max((now - started) / 20, _SHORTEST_S), _LONGEST_S)
+            tune.report({"epoch": epoch, "val_dice": record.val_dice, "step": record.step})
 
+    assignment = assignments[config["index"]]
+    # A worker of a cluster that was there before has another folder, and to register a model MLflow asks this variable.
+    os.environ["MLFLOW_TRACKING_URI"] = assignment.tracking_uri
+    ended: dict[str, Any] = {"finished": True}
     try:
-        run_trial(assignment, report)
+        run(assignment, report)
     except Exception as error:  # MLflow has it; Tune need not print it again
-        reason = str(error).strip().splitlines() or ["no message"]
-        tune.report({"failed": f"{type(error).__name__}: {reason[0]}"})
-    else:
-        tune.report({"finished": True})
+        if isinstance(error, OutOfGpuMemory) and error.again:
+            ended = {"again": str(error)}
+        else:
+            reason = str(error).strip().splitlines() or ["no message"]
+            ended = {"failed": f"{type(error).__name__}: {reason[0]}"}
+    tune.report({"epoch": epoch, **ended})
 
 
 class Progress(tune.Callback):  # type: ignore[misc]
@@ -100,6 +140,7 @@ class Progress(tune.Callback):  # type: ignore[misc]
         self._assignments, self._say, self._every_s = assignments, say, every_s
         self._epochs: dict[int, int] = {}
         self._ended: set[int] = set()
+        self._told = False
         self._started = self._last = time.monotonic()
 
     def on_trial_result(
@@ -108,23 +149,28 @@ class Progress(tune.Callback):  # type: ignore[misc]
         index = trial.config["index"]
         assignment = self._assignments[index]
         name = trial_name(assignment)
-        if result.get("failed"):
+        if not self._epochs:
+            self._started = time.monotonic() - result.get("time_this_iter_s", 0.0)
+        self._epochs[index] = result["epoch"]
+        if ":" in result.get("step", "") and not self._told:  # once: the others will do the same
+            self._told = True
+            self._say(f"{name}: a step is {result['step']}")
+        if result.get("again"):
+            self._epochs[index] = 0
+            self._say(f"[{self._counts()}] {name}: {result['again']}")
+        elif result.get("failed"):
             self._ended.add(index)
             self._say(f"[{self._counts()}] {name}: FAILED, {result['failed']}")
         elif result.get("finished"):
             self._ended.add(index)
-            self._say(f"[{self._counts()}] {name}: done after {self._epochs.get(index, 0)} epochs, {self._eta()}")
+            self._say(f"[{self._counts()}] {name}: done after {self._epochs[index]} epochs, {self._eta()}")
+        elif time.monotonic() - self._last >= self._every_s:
+            self._say(
+                f"[{self._counts()}] {name}: epoch {result['epoch']}/{assignment.config.epochs}, "
+                f"validation Dice {result['val_dice']:.3f}, {self._eta()}"
+            )
         else:
-            if not self._epochs:
-                self._started = time.monotonic() - result.get("time_this_iter_s", 0.0)
-            self._epochs[index] = result["epoch"]
-            if time.monotonic() - self._last >= self._every_s:
-                self._say(
-                    f"[{self._counts()}] {name}: epoch {result['epoch']}/{assignment.config.epochs}, "
-                    f"validation Dice {result['val_dice']:.3f}, {self._eta()}"
-                )
-            else:
-                return
+            return
         self._last = time.monotonic()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -131,7 +131,7 @@ def test_where_nothing_can_be_captured_the_plain_step_runs_and_says_why(monkeypa
     step = plain(net, bind(CONFIG, CPU), optimiser)
     assert captured(net, optimiser, step, batches(1, torch.float32)[0]) == (
         step,
-        "plain: CUDA graphs need a GPU, got cpu",
+        "plain",
     )
 
     class OnGpu:
@@ -158,7 +158,7 @@ def test_where_nothing_can_be_captured_the_plain_step_runs_and_says_why(monkeypa
 def test_every_record_says_how_its_steps_ran():
     images, truth = batches(1, torch.float32)[0]
     (record,) = fit(CONFIG, TensorDataset(images, truth), lambda net: (0.5,), CPU)
-    assert record.step == "plain: CUDA graphs need a GPU, got cpu"
+    assert record.step == "plain"
 
 
 def test_the_step_compiles_whole():

@@ -34,14 +34,51 @@ def weights(value):
     return {"layer.weight": np.full((2, 3), value, dtype=np.float32), "steps": np.array(value, dtype=np.int64)}
 
 
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class Counting:
+    """A client that notes how many metrics each call brings."""
+
+    def __init__(self, client):
+        self._client, self.batches = client, []
+
+    def __getattr__(self, name):
+        return getattr(self._client, name)
+
+    def log_batch(self, run_id, metrics=(), **others):
+        if metrics:
+            self.batches.append(len(metrics))
+        return self._client.log_batch(run_id, metrics=metrics, **others)
+
+
+@pytest.fixture
+def begin(store, trained, tiny_task, cohort):
+    """A trial under way, whose writes are counted and whose clock stands still."""
+
+    def make(client=store):
+        clock, counting = Clock(), Counting(client)
+        sweep = start_sweep(store, "calib", "sweep", {}, "")
+        run = TrialRun(counting, sweep, trained[1][0], tiny_task, cohort.manifest, "1.0", {}, clock)
+        return run, counting, clock
+
+    return make
+
+
 @pytest.fixture
 def finished_trial(store, trained, tiny_task, cohort):
-    config = trained[1][0]
+    config, clock = trained[1][0], Clock()
     sweep = start_sweep(store, "calib", "sweep", {"data": "x"}, "seeds: 1")
-    run = TrialRun(store, sweep, config, tiny_task, cohort.manifest, "1.0", {"device": "cpu"})
-    run.epoch(record(1, 0.4, weights(1)))
-    run.epoch(record(2, 0.3))
-    run.epoch(record(3, 0.6, weights(3)))
+    run = TrialRun(store, sweep, config, tiny_task, cohort.manifest, "1.0", {"device": "cpu"}, clock)
+    for epoch in (record(1, 0.4, weights(1)), record(2, 0.3), record(3, 0.6, weights(3))):
+        clock.now += 60
+        run.epoch(epoch)
     run.finish()
     return store, sweep, run, config
 
@@ -61,7 +98,65 @@ def test_a_trial_is_a_nested_run_with_params_and_metrics(finished_trial):
     assert found.inputs.dataset_inputs[0].dataset.digest == config.data_digest
 
 
-def test_every_best_so_far_is_a_ready_model_with_its_metrics(finished_trial):
+def history(store, run, metric="val_dice"):
+    return [(value.step, value.value) for value in store.get_metric_history(run.run_id, metric)]
+
+
+@pytest.mark.parametrize("end", ["finish", "fail"])
+def test_quick_epochs_arrive_together_when_the_trial_ends_and_superseded_checkpoints_never(store, begin, end):
+    run, client, _ = begin()
+    run.epoch(record(1, 0.4, weights(1)))
+    run.epoch(record(2, 0.6, weights(2)))
+    run.epoch(record(3, 0.3))
+    assert client.batches == []
+    run.finish() if end == "finish" else run.fail("FloatingPointError: no longer finite")
+    assert client.batches == [3 * 6]
+    assert history(store, run) == [(1, 0.4), (2, 0.6), (3, 0.3)]
+    assert history(store, run, "train_loss") == [(1, 0.5), (2, 0.5), (3, 0.5)]
+    (model,) = store.search_logged_models([store.get_run(run.run_id).info.experiment_id])
+    assert model.tags[tag("epoch")] == "2"
+    assert {metric.key: metric.value for metric in model.metrics}["val_dice"] == 0.6
+    assert {metric.step for metric in model.metrics} == {2}
+
+
+def test_a_running_trial_is_written_every_few_seconds_then_every_minute(store, begin):
+    run, client, clock = begin()
+    written = []
+    for second in range(1, 301):
+        clock.now = float(second)
+        run.epoch(record(second, 0.4))
+        if sum(client.batches) == 6 * second:
+            written.append(second)
+    assert written == [5, 10, 20, 40, 80, 140, 200, 260]
+    assert history(store, run)[-1][0] == 260
+
+
+def test_a_batch_holds_a_thousand_metrics_at_most(store, begin):
+    run, client, _ = begin()
+    for epoch in range(1, 1501):
+        run.epoch(record(epoch, 0.4, weights(1) if epoch == 1 else None))
+    run.finish()
+    assert client.batches == [1000] * 9
+    assert len(history(store, run)) == 1500
+
+
+def test_a_trial_whose_checkpoint_cannot_be_kept_still_says_why(store, begin):
+    run, client, clock = begin()
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    client.log_model_artifacts = full
+    clock.now = 5.0
+    with pytest.raises(OSError, match="No space left"):
+        run.epoch(record(1, 0.4, weights(1)))
+    with pytest.raises(OSError, match="No space left"):
+        run.fail("OSError: No space left on device")
+    found = store.get_run(run.run_id)
+    assert (found.info.status, found.data.tags[tag("error")]) == ("FAILED", "OSError: No space left on device")
+
+
+def test_every_best_so_far_that_is_written_is_a_ready_model_with_its_metrics(finished_trial):
     store, sweep, run, _ = finished_trial
     found = store.search_logged_models([sweep.experiment_id])
     assert len(found) == 2

@@ -1,6 +1,5 @@
 """The arithmetic of a plan: every number by hand, and laws that hold for all."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -109,10 +108,10 @@ def test_a_sweep_by_hand():
 
 def test_storage_by_hand():
     stored = estimate([cost()], pending(4), 1).storage
-    assert (stored.checkpoints.least, stored.checkpoints.most) == (4, 40)
-    assert stored.checkpoints.expected == pytest.approx(4 * 2.2 * math.sqrt(10))
-    assert stored.checkpoint_bytes.most == 40 * (1000 + CHECKPOINT_FILES_BYTES)
-    assert checkpoints_of(3) == 3
+    assert (stored.checkpoints.least, stored.checkpoints.most) == (4, 4 * 4)  # writes after 5, 10, 20 s and at the end
+    assert stored.checkpoints.expected == 4 * 4
+    assert stored.checkpoint_bytes.most == 16 * (1000 + CHECKPOINT_FILES_BYTES)
+    assert (checkpoints_of(3, 1e4), checkpoints_of(100, 1e4), checkpoints_of(100, 7)) == (3, pytest.approx(22), 2)
 
 
 def test_nothing_left_costs_nothing():

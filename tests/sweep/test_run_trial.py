@@ -1,12 +1,13 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from segcal.ledger.names import tag
 from segcal.ledger.read import models
 from segcal.ledger.store import open_store
 from segcal.ledger.write import start_sweep
-from segcal.sweep.run_trial import Assignment, run_trial
+from segcal.sweep.run_trial import Assignment, OutOfGpuMemory, _device, larger_share, run_trial
 
 
 @pytest.fixture
@@ -62,6 +63,51 @@ def test_an_interrupted_trial_is_killed_not_running(assign):
         run_trial(make(), interrupt)
     (run,) = client.search_runs([make().sweep.experiment_id], f"tags.`{tag('kind')}` = 'trial'")
     assert run.info.status == "KILLED"
+    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val_dice")] == [1]
+    (model,) = client.search_logged_models([run.info.experiment_id])
+    assert model.source_run_id == run.info.run_id
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+    RuntimeError("CUDA error: out of memory"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+@pytest.mark.parametrize(
+    ("share", "again", "reason"),
+    [
+        (0.25, 0.5, "out of GPU memory with a share of 0.25; again with 0.5"),
+        (0.6, 1.0, "out of GPU memory with a share of 0.6; again with 1"),
+        (1.0, 0.0, "a trial must fit into the memory of a whole GPU, got more with batch 4; lower `batch`"),
+    ],
+)
+def test_a_trial_without_enough_gpu_memory_says_what_share_comes_next(assign, monkeypatch, share, again, reason, error):
+    client, make = assign
+
+    def starve(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("segcal.sweep.run_trial.fit", starve)
+    assignment = replace(make(), gpus=share)
+    with pytest.raises(OutOfGpuMemory) as caught:
+        run_trial(assignment)
+    assert (str(caught.value), caught.value.again) == (reason, again)
+    (run,) = client.search_runs([assignment.sweep.experiment_id], f"tags.`{tag('kind')}` = 'trial'")
+    assert (run.info.status, run.data.tags[tag("error")]) == ("FAILED", reason)
+    assert run.data.tags.get(tag("again_with_gpus")) == (f"{again:g}" if again else None)
+
+
+def test_a_process_takes_its_share_of_a_gpu(monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", taken.append)
+    assert _device(0.25) == torch.device("cpu")  # there is none
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for share in (0.25, 1.0, 2.0):
+        assert _device(share) == torch.device("cuda")
+    assert taken == [0.25]
+    assert [larger_share(share) for share in (0.0, 0.25, 0.6, 1.0)] == [0.0, 0.5, 1.0, 1.0]
 
 
 def test_a_dropout_network_may_choose_its_checkpoint_by_monte_carlo(assign):

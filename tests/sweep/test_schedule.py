@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -106,3 +107,73 @@ def test_ray_and_plain_function_train_the_same_weights(swept, trained, tmp_path,
         )
     )
     assert models(plain, "plain")[0].weights_sha256 == ref.weights_sha256
+
+
+@pytest.fixture
+def one_gpu():
+    """A Ray that believes in a GPU; nothing is run on it."""
+    import ray
+
+    from segcal.sweep import schedule  # noqa: F401  sets what Ray reads when it is imported
+
+    ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+def test_a_trial_that_needs_more_of_a_gpu_is_run_again_with_more(
+    one_gpu, trained, tiny_task, cohort, tmp_path, monkeypatch
+):
+    from segcal.ledger.write import start_sweep
+    from segcal.sweep.plan import Resources
+    from segcal.sweep.run_trial import Assignment
+    from segcal.sweep.schedule import run_all
+
+    def run(assignment, report):  # seed 0 fits any share, 1 needs a half, 2 more than a GPU
+        import torch
+
+        from segcal.sweep import run_trial as module
+
+        enough = [0.0, 0.5, 2.0][assignment.config.seed]
+        fit = module.fit
+
+        def starved(*arguments, **options):
+            if assignment.gpus < enough:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+            return fit(*arguments, **options)
+
+        module.fit = starved
+        try:
+            module.run_trial(assignment, report)
+        finally:
+            module.fit = fit
+
+    monkeypatch.chdir(tmp_path)
+    client, said = open_store(), []
+    sweep = start_sweep(client, "calib", "sweep", {}, "", cohort.manifest, "tiny")
+    first = trained[1][0]
+    assignments = [
+        Assignment(replace(first, seed=seed), tiny_task, cohort.folder, sweep, client.tracking_uri, "test")
+        for seed in range(3)
+    ]
+    outcome = run_all(assignments, Resources(gpus=0.25), said.append, run)
+    assert (sorted(outcome.finished), outcome.unfinished) == (["ce seed 0", "ce seed 1"], [])
+    assert outcome.failed == {
+        "ce seed 2": "OutOfGpuMemory: a trial must fit into the memory of a whole GPU, got more with batch 4; "
+        "lower `batch`"
+    }
+    assert {ref.key for ref in models(client, "calib")} == {assignment.config.key for assignment in assignments[:2]}
+    runs = client.search_runs([sweep.experiment_id], f"tags.`{tag('kind')}` = 'trial'")
+    attempts = {seed: [] for seed in range(3)}
+    for run in sorted(runs, key=lambda run: run.info.start_time):
+        again = run.data.tags.get(tag("again_with_gpus"))
+        attempts[int(run.data.tags[tag("seed")])].append((run.info.status, again))
+    assert attempts == {
+        0: [("FINISHED", None)],
+        1: [("FAILED", "0.5"), ("FINISHED", None)],
+        2: [("FAILED", "0.5"), ("FAILED", "1"), ("FAILED", None)],
+    }
+    for seed, share, more in ((1, "0.25", "0.5"), (2, "0.25", "0.5"), (2, "0.5", "1")):
+        line = f"ce seed {seed}: out of GPU memory with a share of {share}; again with {more}"
+        assert sum(text.endswith(line) for text in said) == 1
+    assert said[-1].startswith("[3/3 trials] ce seed 2: FAILED, OutOfGpuMemory: a trial must fit")
