@@ -121,6 +121,7 @@ def segment(
 def _sampled(net: UNet, head: str, inputs: Tensor, first: int, monte_carlo: MonteCarlo) -> Tensor:
     """Mean probabilities over Monte Carlo samples (B, K, ...); what precedes the first dropout is computed once."""
     prefix = net.eval().prefix(inputs)
+    merged = net.merged(prefix)
     layout = MEMORY_FORMAT[net.dims]
     means = []
     for item in range(len(inputs)):
@@ -128,10 +129,10 @@ def _sampled(net: UNet, head: str, inputs: Tensor, first: int, monte_carlo: Mont
         with net.sampling(monte_carlo.generator(first + item, inputs.device)):
             for done in range(0, monte_carlo.samples, SAMPLES_AT_ONCE[net.dims]):
                 n = min(SAMPLES_AT_ONCE[net.dims], monte_carlo.samples - done)
-                mine = [
-                    part[item : item + 1].expand(n, *part.shape[1:]).contiguous(memory_format=layout) for part in prefix
-                ]
-                total = total + log_probabilities(net.finish(mine), head).exp().sum(dim=0, dtype=torch.float64)
+                *skips, last = (part[item : item + 1] for part in prefix)
+                last = last.expand(n, *last.shape[1:]).contiguous(memory_format=layout)
+                logits = net.finish([*skips, last], [part[item : item + 1] for part in merged])
+                total = total + log_probabilities(logits, head).exp().sum(dim=0, dtype=torch.float64)
         means.append(total / monte_carlo.samples)
     return torch.stack(means).float()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segcal.trial import PAPER_KERNELS
@@ -102,8 +103,21 @@ class UNet(nn.Module):
             skips.append(block(x))
         return skips
 
-    def finish(self, prefix: list[Tensor]) -> Tensor:
-        """Logits of a prefix: the first dropout and all that follows it."""
+    def merged(self, prefix: list[Tensor]) -> list[Tensor]:
+        """What the prefix's skips add to the first convolution of their decoder levels, outermost first.
+
+        A convolution of the joined skip and upsampled channels is the sum of theirs, and the skip's is the same for all
+        samples. The last activation of the prefix meets a dropout and is not among them.
+        """
+        *skips, _ = prefix
+        blocks = list(self.decoder)[::-1][: len(skips)]
+        return [_convolved(b, skip, slice(skip.shape[1]), bias=True) for b, skip in zip(blocks, skips, strict=True)]
+
+    def finish(self, prefix: list[Tensor], merged: Sequence[Tensor] = ()) -> Tensor:
+        """Logits of a prefix: the first dropout and all that follows it.
+
+        merged: of the prefix, which may then hold one image where the logits are of many samples.
+        """
         skips = list(prefix)
         reached = self.encoder[len(skips) - 1]
         assert isinstance(reached, nn.Sequential)
@@ -113,8 +127,13 @@ class UNet(nn.Module):
         for block in self.encoder[len(skips) :]:
             skips.append(block(self.pool(skips[-1])))
         x = skips[-1]
-        for up, block, skip in zip(self.up, self.decoder, reversed(skips[:-1]), strict=True):
-            x = block(torch.cat([skip, up(x)], dim=1))
+        for level, up, block in zip(reversed(range(len(skips) - 1)), self.up, self.decoder, strict=True):
+            assert isinstance(block, nn.Sequential)
+            if level < len(merged):
+                rest = _convolved(block, up(x), slice(skips[level].shape[1], None), bias=False)
+                x = block[1:](rest.add_(merged[level]))
+            else:
+                x = block(torch.cat([skips[level], up(x)], dim=1))
         logits: Tensor = self.head(x)
         return logits
 
@@ -161,6 +180,14 @@ class Dropout(nn.Module):
             return x
         kept = torch.empty_like(x).bernoulli_(1 - self.p, generator=self.generator)
         return x * kept / (1 - self.p)
+
+
+def _convolved(block: nn.Module, x: Tensor, inputs: slice, bias: bool) -> Tensor:
+    """The share of some input channels in a block's first convolution."""
+    first = next(block.children())
+    assert isinstance(first, nn.Conv2d | nn.Conv3d)
+    convolve = F.conv2d if x.dim() == 4 else F.conv3d
+    return convolve(x, first.weight[:, inputs], first.bias if bias else None, padding=1)
 
 
 def _level(dims: int, in_channels: int, first: int, second: int, dropout: float) -> nn.Sequential:

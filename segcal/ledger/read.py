@@ -2,8 +2,11 @@
 
 __all__ = ["Checkpoint", "Held", "finished_keys", "held", "load_checkpoint", "models", "ood_digest"]
 
+import contextlib
+import gc
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,13 +116,26 @@ def _versions(client: MlflowClient, experiment: str) -> list[ModelVersion]:
     quoted = experiment.replace("'", "''")
     found, token = [], None
     while True:
-        page = client.search_model_versions(
-            f"tags.`{tag('experiment')}` = '{quoted}'", max_results=_PAGE, page_token=token
-        )
+        with _uncollected():
+            page = client.search_model_versions(
+                f"tags.`{tag('experiment')}` = '{quoted}'", max_results=_PAGE, page_token=token
+            )
         found += list(page)
         token = page.token
         if not token:
             return sorted(found, key=lambda version: version.creation_timestamp)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """A page of versions is a few hundred thousand objects, no garbage: looking for some took longer than the query."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _ref(version: ModelVersion) -> ModelRef:

@@ -34,7 +34,21 @@ def test_prefix_and_finish_are_the_network(dims):
     net = network(dims)
     picture = torch.rand(2, 1, *[16] * dims)
     with torch.inference_mode():
-        assert torch.equal(net.finish(net.prefix(picture)), net(picture))
+        prefix = net.prefix(picture)
+        assert torch.equal(net.finish(prefix), net(picture))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_what_the_skips_add_is_known_before_a_sample_is_drawn(dims):
+    net = UNet(1, 2, (4, 4, 4, 4, 8, 8, 8, 8, 8, 8), 0.5, dims, torch.Generator().manual_seed(0)).eval().double()
+    picture = torch.rand(1, 1, *[16] * dims, dtype=torch.float64)
+    with torch.inference_mode():
+        prefix = net.prefix(picture)
+        merged = net.merged(prefix)
+        assert len(prefix) == 3 > len(merged) == 2
+        torch.testing.assert_close(net.finish(prefix, merged), net(picture), rtol=1e-12, atol=1e-12)
+        many = net.finish([*prefix[:-1], prefix[-1].expand(3, *prefix[-1].shape[1:])], merged)
+        torch.testing.assert_close(many, net(picture).expand(3, *[-1] * (dims + 1)), rtol=1e-12, atol=1e-12)
 
 
 def test_the_prefix_ends_before_the_first_dropout():
