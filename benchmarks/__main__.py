@@ -33,7 +33,11 @@ def main() -> None:
     verb = arguments.pop("verb")
     if "channels" in arguments:
         arguments["channels"] = tuple(arguments["channels"].split(","))
-    measure = importlib.import_module(f"benchmarks.{verb}").measure
+    try:
+        measure = importlib.import_module(f"benchmarks.{verb}").measure
+    except ModuleNotFoundError as error:
+        remedy = f"pip install {error.name}"
+        raise SystemExit(f"benchmarks {verb}: needs {error.name}, which is not installed; {remedy}") from None
 
     machine = describe()
     rows = measure(**arguments)

@@ -14,12 +14,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from segcal.learn.allocator import ALLOCATOR
 
+PROJECT = Path(__file__).parents[1]
 PLAIN = "plain"  # names that begin so are ways a user would write
 
 
@@ -33,7 +35,7 @@ class Way:
         words = [sys.executable, "-m", "benchmarks.processes", maker, json.dumps(arguments), json.dumps(list(cores))]
         environment = os.environ | ({} if name.startswith(PLAIN) else ALLOCATOR)
         self._process = subprocess.Popen(
-            words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            words, cwd=PROJECT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         if self._read() != "ready":
             self.close()

@@ -1,6 +1,7 @@
 """Benchmarks are not timed here: their table, their way to take turns, and what they may import."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,13 @@ import pytest
 
 from benchmarks.__main__ import VERBS
 from benchmarks.machine import Machine
+from benchmarks.processes import Way, opened
+from benchmarks.steps import BATCHES, stepper
 from benchmarks.table import Row, save, show
 from benchmarks.timing import interleaved
 
 PROJECT = Path(__file__).parents[1]
+CORE = [min(os.sched_getaffinity(0))]
 MISSING = (
     "mlflow", "ray", "pydantic", "yaml", "nibabel", "SimpleITK", "pandas", "matplotlib", "nilearn", "safetensors",
     "pydicom", "optuna",
@@ -51,6 +55,23 @@ def test_bare_metal_needs_none_of_the_rest(verb):
     command = [sys.executable, "-c", WITHOUT, f"benchmarks.{verb}", *MISSING]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("way", ["plain", "fp32", "bf16"])
+def test_every_way_to_train_makes_steps(way):
+    step = stepper(way, "prostate", 1)
+    for _ in range(BATCHES + 1):  # past the end of an epoch
+        step()
+
+
+def test_a_way_answers_from_its_own_process():
+    with opened(["fp32"], "benchmarks.steps:stepper", {"task": "prostate", "batch": 1}, CORE) as ways:
+        assert ways["fp32"](2) > 0
+
+
+def test_a_way_that_cannot_start_says_so():
+    with pytest.raises(SystemExit, match="the process of 'fp32' must say ready, ended with 1"):
+        Way("fp32", "benchmarks.steps:nothing", {}, CORE)
 
 
 def test_every_verb_is_a_module():
