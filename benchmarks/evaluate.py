@@ -20,6 +20,7 @@ from benchmarks.table import Row
 from segcal.analysis.ensembles import Recipe, Subset, all_subsets
 from segcal.analysis.variants import PLAIN, VARIANTS
 from segcal.learn.fit import build, channels_last
+from segcal.learn.fold import folded
 from segcal.learn.predict import SLAB, predict_slabs
 from segcal.learn.unet import UNet
 from segcal.measure.case import CaseTally
@@ -48,7 +49,7 @@ def measure() -> list[Row]:
     torch.set_num_threads(1)
     try:
         made_up = MadeUp.of(SHAPE, (2.0, 1.0, 1.0), BANDS_MM)
-        net = channels_last(build(CONFIG), torch.device("cpu")).eval()
+        net = channels_last(folded(build(CONFIG)), torch.device("cpu"))
         _score(made_up, net, *_subsets(2, (1, 2), 1))  # compiles, warms up
         few = _score(made_up, net, *_subsets(20, (1, 2, 5, 10), 20))
         many = _score(made_up, net, *_subsets(100, (1, 2, 5, 10, 25, 50), 50))

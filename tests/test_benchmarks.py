@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.__main__ import VERBS
 from benchmarks.machine import Machine
@@ -132,3 +133,37 @@ def test_a_gpu_has_a_file_of_its_own(tmp_path):
     with_gpu = Machine("A CPU", 16, 128.0, 2000.0, {"fp32": 50_000.0}, gpu="Some GPU, 80GB")
     assert save(tmp_path, "grid", with_gpu, ROWS).name == "some-gpu-80gb.json"
     assert show(with_gpu, []).startswith("Some GPU, 80GB; GPU copies 2000.0 GB/s, GEMM GFLOP/s: fp32 50000\n")
+
+
+def test_the_part_for_a_gpu_runs_through_with_a_recording_in_the_place_of_the_graph(monkeypatch):
+    """No GPU, no compiler: what is left is every other line."""
+    from benchmarks import steps, train_gpu
+
+    def recorded(net, optimiser, step, batch):
+        return step, "captured"
+
+    def once(ways):
+        for way in ways.values():
+            way()
+        return {name: 2.0 + position for position, name in enumerate(ways)}
+
+    for module in (steps, train_gpu):
+        monkeypatch.setattr(module, "captured", recorded)
+    monkeypatch.setattr(train_gpu, "DEVICE", torch.device("cpu"))
+    monkeypatch.setattr(train_gpu, "BATCH", 1)
+    monkeypatch.setattr(train_gpu, "STEPS", 1)
+    monkeypatch.setattr(train_gpu, "TRIALS", (1, 2))
+    monkeypatch.setattr(train_gpu, "interleaved", once)
+    monkeypatch.setattr(train_gpu, "describe", lambda: MACHINE)
+    monkeypatch.setattr(train_gpu, "_processes", lambda count: 1 / count)
+    monkeypatch.setattr(torch, "compile", lambda **options: lambda function: function)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: None)
+    rows = train_gpu.measure()
+    assert [row.what.rpartition(", ")[2] for row in rows[:-1]] == [
+        "fp32", "bf16", "captured", "compiled", "compiled and captured", "1 trials share the GPU",
+        "2 trials share the GPU", "2 trials on streams of one process",
+    ]  # fmt: skip
+    assert [row.plain_seconds for row in rows[:-1]] == [2.0] * 8
+    study = rows[-1]  # the best: half a second a slice; plain two
+    assert study.seconds == pytest.approx(1290 * 5000 * 150 * 0.5 / 3600)
+    assert study.ratio == pytest.approx(4)
