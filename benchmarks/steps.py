@@ -3,7 +3,7 @@
 `plain` is the loop that one would write: eager, NCHW, float32, a DataLoader. The others are segcal's.
 """
 
-__all__ = ["WAYS", "mapped", "stepper"]
+__all__ = ["WAYS", "as_graph", "mapped", "stepper"]
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,11 +20,16 @@ from benchmarks.networks import CONFIGS, images_of
 from segcal.learn.batches import Batch, Items, batches_of
 from segcal.learn.fit import build, channels_last
 from segcal.learn.losses import bind
-from segcal.learn.step import captured, optimiser_of, plain
+from segcal.learn.step import Step, captured, optimiser_of, plain
+from segcal.learn.unet import UNet
 from segcal.trial import TrialConfig
 
-# way -> precision of the network, whether the step is captured where it can be
-WAYS = {"plain": ("fp32", False), "fp32": ("fp32", False), "bf16": ("bf16", False), "captured": ("bf16", True)}
+WAYS = {  # way -> precision of the network, whether the step is captured as a graph
+    "plain malloc": ("fp32", False),  # as fp32, in a process with a plain environment
+    "fp32": ("fp32", False),
+    "bf16": ("bf16", False),
+    "captured": ("bf16", True),
+}
 BATCHES = 4  # in the data that steps learn from
 
 
@@ -40,13 +45,20 @@ def stepper(way: str, task: str, batch: int) -> Callable[[], object]:
     net = channels_last(build(config), device).train()
     optimiser = optimiser_of(net, config.lr, device)
     step = plain(net, bind(config, device), optimiser, precision)
-    batches = _endless(lambda: batches_of(items, device).shuffled(batch, torch.Generator()))
+    source = batches_of(items, device)
+    batches = _endless(lambda: source.shuffled(batch, torch.Generator()))
     if capture:
-        step, how = captured(net, optimiser, step, next(batches))
-        if how != "captured":
-            raise SystemExit(f"the step must be captured, is {how}")
+        step = as_graph(net, optimiser, step, next(batches))
     total = torch.zeros((), device=device)
     return lambda: total.add_(step(*next(batches)))
+
+
+def as_graph(net: UNet, optimiser: torch.optim.Optimizer, step: Step, batch: Batch) -> Step:
+    """The captured step; ends the benchmark where it cannot be."""
+    graph, how = captured(net, optimiser, step, batch)
+    if how != "captured":
+        raise SystemExit(f"the step must be captured, is {how}")
+    return graph
 
 
 def _plain(config: TrialConfig, items: Items, device: torch.device) -> Callable[[], object]:

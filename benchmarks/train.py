@@ -25,7 +25,7 @@ from benchmarks.timing import interleaved, one_core
 from segcal.learn.batches import Streamed
 
 STEPPER = "benchmarks.steps:stepper"
-CPU_WAYS = ("plain", "fp32", "bf16")
+CPU_WAYS = ("plain", "plain malloc", "fp32", "bf16")
 
 
 def measure() -> list[Row]:
@@ -46,13 +46,15 @@ def _a_core(task: str, batch: int) -> list[Row]:
     flop = batch * flop_of(config, training=True)
     goals = {"fp32": "1.7x", "bf16": "2.5x"} if batch == 16 else {"fp32": "", "bf16": ""}
     what = f"train {task}, {config.in_channels}x{SIDE}x{SIDE}, batch {batch}, a core"
-    return [
+    rows = [
         Row(
             f"{what}, {way}", seconds[way], seconds["plain"], flop / machine.gemm_gflop_per_s[way] / 1e9, goals[way],
             f"{batch / seconds[way]:.1f} slices/s, plain {batch / seconds['plain']:.1f}; limit: GEMM in {way}",
         )
         for way in ("fp32", "bf16")
     ]  # fmt: skip
+    kept = "plain: the same step in a process that gives what it frees back to the kernel"
+    return [*rows, Row("  memory kept by the process, fp32", seconds["fp32"], seconds["plain malloc"], note=kept)]
 
 
 def _side_by_side(task: str, batch: int) -> Row:

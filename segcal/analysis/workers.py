@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from segcal.data.parallel import cores
-from segcal.learn.allocator import hand_on
+from segcal.learn.allocator import handed_on
 
 
 class Job(Protocol):
@@ -59,15 +59,16 @@ def _run_on_ray(
     say: Callable[[str], None],
 ) -> Iterator[tuple[J, Result]]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    hand_on()
     import ray
 
     say("starting Ray")
     started_here = not ray.is_initialized()
     if started_here:
-        ray.init(
-            address=os.environ.get("RAY_ADDRESS"), include_dashboard=False, log_to_driver=False, logging_level="ERROR"
-        )
+        with handed_on():
+            ray.init(
+                address=os.environ.get("RAY_ADDRESS"), include_dashboard=False, log_to_driver=False,
+                logging_level="ERROR",
+            )  # fmt: skip
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         # A node's cores are shared by as many jobs as fit into the memory; each gets one thread.

@@ -1,6 +1,6 @@
 """Shuffled mini-batches where the training step wants them: from the device's memory, or read one mini-batch ahead."""
 
-__all__ = ["Batch", "Items", "MEMORY_FORMAT", "Resident", "Streamed", "batches_of", "device_bytes"]
+__all__ = ["Batch", "Items", "MEMORY_FORMAT", "Resident", "Streamed", "batches_of", "device_bytes", "laid_out"]
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,13 +30,12 @@ class Resident:
 
     def __init__(self, items: Items, device: torch.device) -> None:
         images, truth = _together(items, range(_count(items)))
-        self._layout = MEMORY_FORMAT[images.dim() - 2]
-        self._images, self._truth = images.to(device, memory_format=self._layout), truth.to(device)
+        self._images, self._truth = images.to(device), truth.to(device)
 
     def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
         order = torch.randperm(len(self._images), generator=generator).to(self._images.device)
         for index in torch.split(order, size):
-            yield self._images[index].contiguous(memory_format=self._layout), self._truth[index]
+            yield laid_out(self._images[index]), self._truth[index]
 
 
 class Streamed:
@@ -70,10 +69,23 @@ def batches_of(items: Items, device: torch.device) -> Batches:
     return Resident(items, device) if fits else Streamed(items, device)
 
 
+def laid_out(batch: Tensor) -> Tensor:
+    """Images (B, C, ...) or kernels channels-last: torch's fastest layout on CPUs and tensor cores.
+
+    Of one channel both layouts are the same memory, and torch takes it for the slow one; so the strides are set.
+    """
+    layout = MEMORY_FORMAT[batch.dim() - 2]
+    if batch.shape[1] > 1:
+        return batch.contiguous(memory_format=layout)
+    strides = torch.empty(batch.shape, device="meta", memory_format=layout).stride()
+    return batch.contiguous().as_strided(batch.shape, strides)
+
+
 def device_bytes(device: torch.device) -> float:
     """Bytes that this process may still take of a GPU that it may share with others."""
     free, total = torch.cuda.mem_get_info(device)
-    mine = torch.cuda.get_per_process_memory_fraction(device) * total - torch.cuda.memory_allocated(device)
+    share = torch.cuda.get_per_process_memory_fraction(torch.cuda.current_device() if device.index is None else device)
+    mine = share * total - torch.cuda.memory_allocated(device)
     return min(float(free), mine)
 
 
@@ -81,7 +93,7 @@ def _together(items: Items, index: Sequence[int]) -> Batch:
     """Items as a mini-batch: each is copied once, from where it lies to its place in the layout."""
     image, label = items[index[0]]
     layout = MEMORY_FORMAT[image.dim() - 1]
-    images = torch.empty(len(index), *image.shape, dtype=image.dtype).contiguous(memory_format=layout)
+    images = torch.empty(len(index), *image.shape, dtype=image.dtype, memory_format=layout)
     truth = torch.empty(len(index), *label.shape, dtype=label.dtype)
     for place, which in enumerate(index):
         images[place], truth[place] = items[which]

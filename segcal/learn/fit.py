@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from segcal.learn.batches import MEMORY_FORMAT, batches_of
+from segcal.learn.batches import batches_of, laid_out
 from segcal.learn.heads import out_channels
 from segcal.learn.losses import bind
 from segcal.learn.step import captured, optimiser_of, plain
@@ -99,7 +99,7 @@ def channels_last(net: UNet, device: torch.device) -> UNet:
     net.to(device)
     for parameter in net.parameters():
         if parameter.dim() == net.dims + 2:
-            parameter.data = parameter.data.contiguous(memory_format=MEMORY_FORMAT[net.dims])
+            parameter.data = laid_out(parameter.data)
     return net
 
 

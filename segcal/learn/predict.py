@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segcal.learn.batches import MEMORY_FORMAT
+from segcal.learn.batches import laid_out
 from segcal.learn.fit import build, channels_last
 from segcal.learn.fold import folded
 from segcal.learn.heads import log_probabilities
@@ -20,7 +20,7 @@ from segcal.volume import Prediction
 
 SLAB = 8  # slices predicted at a time; always the same, as a convolution's last bits depend on it
 SAMPLES_AT_ONCE = {2: 10, 3: 1}  # Monte Carlo samples of a slice, or a volume, in a mini-batch
-TOGETHER = {"cuda": 16}  # networks whose maps wait on the device; a CPU hands each over as it is made
+TOGETHER = 16  # networks whose maps of a slab wait on a GPU; a CPU hands each over as it is made
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def slabs_of(
         part = image[:, first:last]
         slab = torch.from_numpy(part if part.flags.writeable else part.copy())  # torch shares only what may be written
         slab = slab[None] if dims == 3 else slab.swapaxes(0, 1)
-        yield first, slab.to(device).contiguous(memory_format=MEMORY_FORMAT[dims])
+        yield first, laid_out(slab.to(device))
 
 
 def predict_slabs(
@@ -94,10 +94,11 @@ def predict_together(
 
     A GPU is given many networks' work at once, and their maps come back together.
     """
-    at_once = TOGETHER.get(slab.device.type, 1)
+    at_once = TOGETHER if slab.is_cuda and slab.dim() == 4 else 1  # of volumes, one is enough
     for start in range(0, len(nets), at_once):
         some = range(start, min(start + at_once, len(nets)))
-        with torch.inference_mode():
+        # Without TF32, in which torch lets a GPU convolve float32: 10 bits of mantissa.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             maps = [_maps(nets[member], head, slab, first, monte_carlo[member]) for member in some]
             arrays = torch.stack(maps).cpu().numpy() if len(maps) > 1 else [maps[0].cpu().numpy()]
         for member, array in zip(some, arrays, strict=True):  # outside: what the caller does meanwhile is not inference
@@ -122,7 +123,6 @@ def _sampled(net: UNet, head: str, inputs: Tensor, first: int, monte_carlo: Mont
     """Mean probabilities over Monte Carlo samples (B, K, ...); what precedes the first dropout is computed once."""
     prefix = net.eval().prefix(inputs)
     merged = net.merged(prefix)
-    layout = MEMORY_FORMAT[net.dims]
     means = []
     for item in range(len(inputs)):
         total = torch.zeros((), dtype=torch.float64, device=inputs.device)
@@ -130,7 +130,7 @@ def _sampled(net: UNet, head: str, inputs: Tensor, first: int, monte_carlo: Mont
             for done in range(0, monte_carlo.samples, SAMPLES_AT_ONCE[net.dims]):
                 n = min(SAMPLES_AT_ONCE[net.dims], monte_carlo.samples - done)
                 *skips, last = (part[item : item + 1] for part in prefix)
-                last = last.expand(n, *last.shape[1:]).contiguous(memory_format=layout)
+                last = laid_out(last.expand(n, *last.shape[1:]))
                 logits = net.finish([*skips, last], [part[item : item + 1] for part in merged])
                 total = total + log_probabilities(logits, head).exp().sum(dim=0, dtype=torch.float64)
         means.append(total / monte_carlo.samples)

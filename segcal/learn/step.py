@@ -16,6 +16,7 @@ from segcal.learn.unet import Dropout, UNet
 Step = Callable[[Tensor, Tensor], Tensor]  # images (B, C, ...), truth (B, ...) -> loss (), which is overwritten later
 Loss = Callable[[Tensor, Tensor], Tensor]
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
+_failed: list[str] = []  # why a capture in this process was not finished
 WARM_UP = 3  # steps before a capture: libraries choose their algorithms, the optimiser makes its state
 
 
@@ -42,14 +43,17 @@ def captured(net: UNet, optimiser: torch.optim.Optimizer, step: Step, batch: tup
     device = batch[0].device
     if device.type != "cuda":
         return step, "plain"
+    if _failed:  # the allocator still listens to the graph that was not finished
+        return step, f"plain: {_failed[0]}"
     generators = [m.generator for m in net.modules() if isinstance(m, Dropout) and m.generator is not None]
     try:
-        return CapturedStep(net, optimiser, step, batch, lambda run: _graph(run, generators), generators), "captured"
-    except torch.OutOfMemoryError:
-        raise  # the plain step would not fit either
-    except RuntimeError as error:
+        with torch.cuda.stream(torch.cuda.current_stream(device)):  # a capture that fails leaves its own stream behind
+            made = CapturedStep(net, optimiser, step, batch, lambda run: _graph(run, generators), generators)
+        return made, "captured"
+    except RuntimeError as error:  # out of memory too: the plain step needs less, and says so if that is too much
         torch.cuda.synchronize(device)
-        return step, f"plain: the capture failed ({str(error).splitlines()[0][:200]})"
+        _failed.append(f"the capture failed ({str(error).splitlines()[0][:200]})")
+        return step, f"plain: {_failed[0]}"
 
 
 class CapturedStep:

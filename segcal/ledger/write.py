@@ -183,17 +183,19 @@ class TrialRun:
 
     def _write(self) -> None:
         """The best checkpoint and all metrics that wait; those of the checkpoint's epoch are linked to its model."""
-        if self._better is not None:
-            epoch, model_id = self._better.epoch, self._checkpoint(self._better)
-            self._metrics = [
-                Metric(m.key, m.value, m.timestamp, m.step, model_id=model_id) if m.step == epoch else m
-                for m in self._metrics
-            ]
-            self._better = None
-        while self._metrics:
-            self._client.log_batch(self.run_id, metrics=self._metrics[:_BATCH])
-            del self._metrics[:_BATCH]
-        self._written = self._clock()
+        better, self._better = self._better, None
+        try:
+            if better is not None:
+                model_id = self._checkpoint(better)
+                self._metrics = [
+                    Metric(m.key, m.value, m.timestamp, m.step, model_id=model_id) if m.step == better.epoch else m
+                    for m in self._metrics
+                ]
+        finally:  # a store that takes no files may still take numbers
+            while self._metrics:
+                self._client.log_batch(self.run_id, metrics=self._metrics[:_BATCH])
+                del self._metrics[:_BATCH]
+            self._written = self._clock()
 
     def _checkpoint(self, record: EpochRecord) -> str:
         assert record.weights is not None

@@ -30,13 +30,13 @@ import torch
 from segcal.data.prepared import PreparedCohort, open_prepared
 from segcal.data.slices import items
 from segcal.errors import SegcalError
-from segcal.learn.allocator import hand_on
+from segcal.learn.allocator import handed_on
 from segcal.learn.fit import build, fit
 from segcal.learn.predict import SLAB, predict_slabs, restore, sampling
 from segcal.learn.unet import UNet
 from segcal.records import EpochRecord
 from segcal.sweep.estimate import Speed
-from segcal.sweep.run_trial import validation_dice
+from segcal.sweep.run_trial import trial_device, validation_dice
 from segcal.trial import TrialConfig
 from segcal.volume import Case
 
@@ -119,9 +119,7 @@ def side_by_side(configs: Sequence[TrialConfig], job: ProbeJob, say: Callable[[s
         for kind, config in zip(kinds, configs, strict=True):
             if kind not in known:
                 say(f"timing {config.label}")
-                for pipe in pipes:
-                    pipe.send(config)
-                known[kind] = [_answer(pipe, config.label) for pipe in pipes]
+                known[kind] = _ask(pipes, config)
     if job.gpus or job.threads > 1:  # the processor's seconds tell nothing of a GPU, nor of how threads share the work
         return Probed(tuple(_mean([one.clock for one in known[kind]]) for kind in kinds), 0.0)
     every = [one for measured in known.values() for one in measured]
@@ -217,23 +215,25 @@ def _mean(speeds: Sequence[Speed], times: float = 1.0) -> Speed:
     )
 
 
-def _answer(pipe: Connection, label: str) -> Measured:
+def _ask(pipes: Sequence[Connection], config: TrialConfig) -> list[Measured]:
     try:
-        answer: Measured | str = pipe.recv()
-    except EOFError:
+        for pipe in pipes:
+            pipe.send(config)
+        answers: list[Measured | str] = [pipe.recv() for pipe in pipes]
+    except (EOFError, OSError):
         remedy = "run fewer at a time (resources: cpus) or take a smaller batch if memory was short"
-        raise SegcalError(f"the probe of recipe {label} must end, got a process that died; {remedy}") from None
-    if isinstance(answer, str):
-        raise SegcalError(
-            f"the probe of recipe {label} must train for a few steps, got {answer}; a trial would fail too"
-        )
-    return answer
+        raise SegcalError(f"the probe of recipe {config.label} must end, got a process that died; {remedy}") from None
+    for answer in answers:
+        if isinstance(answer, str):
+            raise SegcalError(
+                f"the probe of recipe {config.label} must train for a few steps, got {answer}; a trial would fail too"
+            )
+    return [answer for answer in answers if isinstance(answer, Measured)]
 
 
 @contextmanager
 def _processes(job: ProbeJob) -> Iterator[list[Connection]]:
     """The probing processes' ends of pipes: config in, speed out. Ended with the block, whatever happens in it."""
-    hand_on()
     spawn = multiprocessing.get_context("spawn")
     processes, pipes = [], []
     # Ctrl-C reaches the whole group of processes; only this one answers it, and ends the others.
@@ -246,7 +246,8 @@ def _processes(job: ProbeJob) -> Iterator[list[Connection]]:
             for index in range(job.at_once):
                 here, there = spawn.Pipe()
                 process = spawn.Process(target=_serve, args=(there, job, _visible(index, job)), daemon=True)
-                process.start()
+                with handed_on():
+                    process.start()
                 there.close()
                 processes.append(process)
                 pipes.append(here)
@@ -276,9 +277,7 @@ def _serve(pipe: Connection, job: ProbeJob, visible: str) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = visible
     os.nice(job.niceness)
     torch.set_num_threads(job.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cuda" and job.share < 1:
-        torch.cuda.set_per_process_memory_fraction(job.share)
+    device = trial_device(job.share)
     with suppress(EOFError, BrokenPipeError):
         while True:
             config = pipe.recv()

@@ -1,6 +1,6 @@
 """One trial from config to registered model. A plain function: no Ray, any process can run it."""
 
-__all__ = ["Assignment", "OutOfGpuMemory", "larger_share", "run_trial"]
+__all__ = ["Assignment", "OutOfGpuMemory", "larger_share", "run_trial", "trial_device"]
 
 import platform
 from collections.abc import Callable
@@ -23,6 +23,8 @@ from segcal.records import EpochRecord
 from segcal.tasks import TaskSpec
 from segcal.trial import TrialConfig
 from segcal.volume import Case
+
+SPARE = 0.05  # of a shared GPU's memory: what CUDA itself takes in each process
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def run_trial(assignment: Assignment, report: Callable[[EpochRecord], None] = la
     """Train, log every epoch and checkpoint, register the best one. A failure is logged with its reason and raised."""
     config = assignment.config
     torch.set_num_threads(assignment.threads)
-    device = _device(assignment.gpus)
+    device = trial_device(assignment.gpus)
     cohort = open_prepared(assignment.prepared)
     facts = {"torch": torch.__version__, "device": _device_name(device), "threads": str(assignment.threads)}
     client = open_store(assignment.tracking_uri)
@@ -95,14 +97,13 @@ def validation_dice(net: UNet, config: TrialConfig, cases: list[Case], device: t
     return [float(np.nanmean(column)) if np.isfinite(column).any() else float("nan") for column in columns]
 
 
-def _device(share: float) -> torch.device:
-    """The GPU where there is one, of whose memory this process then takes its share and starves no neighbour."""
+def trial_device(share: float) -> torch.device:
+    """The GPU where there is one, of whose memory torch then takes no more than this process's share."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     torch.cuda.empty_cache()  # of a trial before, in a process that is used again
-    if 0 < share < 1:
-        torch.cuda.set_per_process_memory_fraction(share)
-    return torch.device("cuda")
+    torch.cuda.set_per_process_memory_fraction(share * (1 - SPARE) if 0 < share < 1 else 1.0)
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def _out_of_gpu_memory(error: Exception) -> bool:

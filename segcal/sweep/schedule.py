@@ -21,7 +21,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a trial with
 import ray
 from ray import tune
 
-from segcal.learn.allocator import hand_on
+from segcal.learn.allocator import handed_on
 from segcal.records import EpochRecord
 from segcal.sweep.run_trial import Assignment, OutOfGpuMemory, larger_share, run_trial
 
@@ -55,10 +55,11 @@ def run_all(
     say("starting Ray")
     started_here = not ray.is_initialized()
     if started_here:
-        hand_on()
-        ray.init(
-            address=os.environ.get("RAY_ADDRESS"), include_dashboard=False, log_to_driver=False, logging_level="ERROR"
-        )
+        with handed_on():
+            ray.init(
+                address=os.environ.get("RAY_ADDRESS"), include_dashboard=False, log_to_driver=False,
+                logging_level="ERROR",
+            )  # fmt: skip
     folder = tempfile.mkdtemp(prefix="segcal-tune-")
     try:
         gpus = resources.gpus if ray.cluster_resources().get("GPU") else 0.0

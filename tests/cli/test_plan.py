@@ -14,7 +14,7 @@ from segcal.cli import main
 from segcal.cli.plan import within_seconds
 from segcal.errors import UsageError
 from segcal.sweep import plan_sweep as module
-from segcal.sweep.estimate import Speed
+from segcal.sweep.estimate import EPOCH_S, START_S, TRIAL_S, Speed
 from segcal.sweep.plan import load_plan
 from segcal.sweep.plan_sweep import with_members
 from segcal.sweep.probe import Probed, ProbeJob
@@ -76,7 +76,7 @@ def test_json_has_every_number(capsys, here, jobs, blobs, tiny_files):
     assert jobs[0].at_once == 2  # no more than this machine's cores
     assert whole["recipes"][0]["epoch_s"] == 12  # three cases of four slices
     assert whole["recipes"][0]["epochs"] == {"least": 2, "most": 2, "expected": 2}
-    assert whole["wall_s"]["most"] == pytest.approx(20 + 0.5 + 2 * 12.05)
+    assert whole["wall_s"]["most"] == pytest.approx(START_S + TRIAL_S + 2 * (12 + EPOCH_S))
     assert whole["report_s"] == 4 * 12 * 2 / 4
     assert plan["warnings"] == []
     assert plan["within"] is None
@@ -126,7 +126,7 @@ LATE = "cannot finish within"  # 2 recipes of 2 seeds, 24.6 s each, two at a tim
         (
             "0.1",
             "epochs=100; patience=3",
-            "may not finish within 6.0 min: it takes up to 41 min; "
+            "may not finish within 6.0 min: it takes up to 40 min; "
             "nothing would with all epochs: not even one trial ends by then",
         ),
     ],

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset, TensorDataset
 
-from segcal.learn.batches import Resident, Streamed, batches_of
+from segcal.learn.batches import Resident, Streamed, batches_of, device_bytes, laid_out
 
 CPU = torch.device("cpu")
 
@@ -93,6 +93,30 @@ def test_an_item_that_cannot_be_read_fails_the_epoch(items):
 
 def test_a_cpu_streams(items):
     assert isinstance(batches_of(items, CPU), Streamed)
+
+
+@pytest.mark.parametrize("device", [torch.device("cuda"), torch.device("cuda", 0)])
+def test_bytes_of_a_shared_gpu(device, monkeypatch):
+    """The share of all memory less what is taken, or what the others left; the calls below torch are stood in for."""
+    monkeypatch.setattr(torch.cuda.memory, "_lazy_init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch._C, "_cuda_getMemoryFraction", lambda index: {0: 0.25}[index], raising=False)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda of: 3)
+    for free, expected in ((1000, 17.0), (10, 10.0)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda of, free=free: (free, 80))
+        assert device_bytes(device) == expected
+
+
+def test_one_channel_has_the_strides_of_the_fast_layout():
+    one, three = (laid_out(torch.rand(2, channels, 4, 6)) for channels in (1, 3))
+    assert one.stride() == (24, 1, 6, 1)
+    assert three.stride() == (72, 1, 18, 3)
+    conv = torch.nn.Conv2d(1, 8, 3, padding=1)
+    conv.weight.data = laid_out(conv.weight.data)
+    assert conv(one).stride() == (8 * 24, 1, 6 * 8, 8)
+    image = torch.rand(2, 1, 4, 6)
+    assert torch.equal(laid_out(image), image)
+    assert laid_out(image).data_ptr() == image.data_ptr()  # nothing is copied
 
 
 @pytest.mark.parametrize(("share", "kind"), [(1.0, Resident), (0.25, Streamed)])

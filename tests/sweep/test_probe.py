@@ -82,28 +82,30 @@ def test_a_step_that_fails_is_a_line_and_the_process_goes_on(config, cohort, mon
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     here, there = multiprocessing.Pipe()
     job = ProbeJob(cohort.folder, threads=1, at_once=1, seconds=0.01, niceness=0)
+    threads = torch.get_num_threads()
     server = threading.Thread(target=module._serve, args=(there, job, ""))
     server.start()
-    here.send(replace(config, label="broken", kernels=(4, 4) * 8))  # 32 voxels cannot be halved so often
+    broken = replace(config, label="broken", kernels=(4, 4) * 8)  # 32 voxels cannot be halved so often
     with pytest.raises(SegcalError, match="the probe of recipe broken must train for a few steps, got ValueError: "):
-        module._answer(here, "broken")
-    here.send(config)
-    assert module._answer(here, config.label).clock.train_s > 0
+        module._ask([here], broken)
+    (answer,) = module._ask([here], config)
+    assert answer.clock.train_s > 0
     here.close()
     server.join(timeout=30)
     assert not server.is_alive()
+    torch.set_num_threads(threads)
 
 
 class Pipe:
-    def __init__(self, *answers):
-        self.answers = list(answers)
+    def __init__(self, *answers, end=EOFError):
+        self.answers, self.end = list(answers), end
 
     def send(self, config):
         pass
 
     def recv(self):
         if not self.answers:
-            raise EOFError
+            raise self.end
         return self.answers.pop(0)
 
 
@@ -135,8 +137,9 @@ def test_processes_are_averaged_and_threads_go_by_the_clock(config, cohort, pret
     assert found.waited == 0
 
 
-def test_a_process_that_dies_is_a_line(config, cohort, pretend):
-    pretend(Pipe())
+@pytest.mark.parametrize("end", [EOFError, ConnectionResetError, BrokenPipeError])
+def test_a_process_that_dies_is_a_line(config, cohort, pretend, end):
+    pretend(Pipe(end=end))
     with pytest.raises(SegcalError, match="the probe of recipe ce must end, got a process that died; run fewer"):
         side_by_side([config], ProbeJob(cohort.folder, 1, 1), lambda line: None)
 

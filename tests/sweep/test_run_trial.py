@@ -7,7 +7,7 @@ from segcal.ledger.names import tag
 from segcal.ledger.read import models
 from segcal.ledger.store import open_store
 from segcal.ledger.write import start_sweep
-from segcal.sweep.run_trial import Assignment, OutOfGpuMemory, _device, larger_share, run_trial
+from segcal.sweep.run_trial import Assignment, OutOfGpuMemory, larger_share, run_trial
 
 
 @pytest.fixture
@@ -102,11 +102,12 @@ def test_a_trial_without_enough_gpu_memory_says_what_share_comes_next(assign, mo
 def test_a_process_takes_its_share_of_a_gpu(monkeypatch):
     taken = []
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", taken.append)
-    assert _device(0.25) == torch.device("cpu")  # there is none
+    assert trial_device(0.25) == torch.device("cpu")  # there is none
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     for share in (0.25, 1.0, 2.0):
-        assert _device(share) == torch.device("cuda")
-    assert taken == [0.25]
+        assert trial_device(share) == torch.device("cuda", 0)
+    assert taken == [0.25 * 0.95, 1.0, 1.0]
     assert [larger_share(share) for share in (0.0, 0.25, 0.6, 1.0)] == [0.0, 0.5, 1.0, 1.0]
 
 
