@@ -7,7 +7,7 @@ from segcal.ledger.names import tag
 from segcal.ledger.read import models
 from segcal.ledger.store import open_store
 from segcal.ledger.write import start_sweep
-from segcal.sweep.run_trial import Assignment, OutOfGpuMemory, larger_share, run_trial
+from segcal.sweep.run_trial import Assignment, OutOfGpuMemory, larger_share, run_trial, trial_device
 
 
 @pytest.fixture
