@@ -1,6 +1,6 @@
 """Shuffled mini-batches where the training step wants them: from the device's memory, or read one mini-batch ahead."""
 
-__all__ = ["Batch", "Items", "MEMORY_FORMAT", "Resident", "Streamed", "batches_of", "device_bytes", "laid_out"]
+__all__ = ["Batch", "Items", "Resident", "Streamed", "batches_of", "device_bytes", "laid_out"]
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
