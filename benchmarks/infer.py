@@ -5,7 +5,6 @@ Both go from an image in memory to probabilities in memory, in float32. Needs to
 
 __all__ = ["measure", "way"]
 
-import os
 from collections.abc import Callable
 
 import numpy as np
@@ -47,8 +46,7 @@ def _row(task: str) -> Row:
     with one_core():
         ours, plain = way("ours", task)(), way("plain", task)()
     difference = max(float(np.abs(a - b).max()) for a, b in zip(ours, plain, strict=True))
-    core = [min(os.sched_getaffinity(0))]
-    with opened(["ours", "plain"], "benchmarks.infer:way", {"task": task}, core) as ways:
+    with opened(["ours", "plain"], "benchmarks.infer:way", {"task": task}) as ways:
         seconds = interleaved(ways)
     gpu, config = describe().gpu, CONFIGS[task]
     members = MEMBERS["cuda" if gpu else "cpu"]

@@ -6,7 +6,6 @@ that what sharing the prefix brings stands alone. Needs torch and numpy only.
 
 __all__ = ["measure", "way"]
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -18,6 +17,7 @@ from benchmarks.networks import CONFIGS, SIDE, flop_of, images_of
 from benchmarks.processes import opened
 from benchmarks.table import Row
 from benchmarks.timing import interleaved
+from segcal.learn.batches import laid_out
 from segcal.learn.fit import build, channels_last
 from segcal.learn.fold import folded
 from segcal.learn.predict import MonteCarlo, predict_slabs
@@ -31,8 +31,7 @@ CONFIG = replace(CONFIGS["prostate"], dropout=0.5, mc_samples=SAMPLES)
 
 def measure() -> list[Row]:
     """All rows."""
-    core = [min(os.sched_getaffinity(0))]
-    with opened(["ours", "plain", "passes"], "benchmarks.mc_dropout:way", {}, core) as ways:
+    with opened(["ours", "plain", "passes"], "benchmarks.mc_dropout:way", {}) as ways:
         seconds = interleaved(ways)
     gpu = describe().gpu
     slices = SLICES["cuda" if gpu else "cpu"]
@@ -52,19 +51,19 @@ def way(way: str) -> Callable[[], object]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     image = np.ascontiguousarray(images_of(CONFIG, SLICES[device.type])[0].swapaxes(0, 1))
     net = build(CONFIG).to(device).eval()
+    batch = torch.from_numpy(image).swapaxes(0, 1).to(device)
     if way == "plain":
-        return lambda: _plain(net, image, device, torch.contiguous_format)
+        return lambda: _plain(net, batch)
     ready = channels_last(folded(net), device)
     if way == "ours":
         return lambda: list(predict_slabs(ready, "softmax", image, device, MonteCarlo(SAMPLES, "a")))
-    return lambda: _plain(ready, image, device, torch.channels_last)
+    return lambda: _plain(ready, laid_out(batch))
 
 
-def _plain(net: UNet, image: np.ndarray, device: torch.device, layout: torch.memory_format) -> torch.Tensor:
+def _plain(net: UNet, batch: torch.Tensor) -> torch.Tensor:
     """The mean over whole passes of the slices with dropout on."""
-    batch = torch.from_numpy(image).swapaxes(0, 1).to(device).contiguous(memory_format=layout)
-    total = torch.zeros((), device=device)
-    with torch.no_grad(), net.sampling(torch.Generator(device=device).manual_seed(0)):
+    total = torch.zeros((), device=batch.device)
+    with torch.no_grad(), net.sampling(torch.Generator(device=batch.device).manual_seed(0)):
         for _ in range(SAMPLES):
             total = total + torch.softmax(net(batch), dim=1)
     return (total / SAMPLES).cpu()

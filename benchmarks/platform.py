@@ -26,6 +26,7 @@ from mlflow.tracking import fluent
 from benchmarks.table import Row
 from benchmarks.timing import interleaved
 from segcal.data.phantom.embedded import write_cohort
+from segcal.environment import environment
 from segcal.learn.fit import build
 from segcal.ledger.names import SECONDS, TRAIN_LOSS, tag
 from segcal.ledger.read import finished_keys, models
@@ -163,18 +164,8 @@ def _history(client: MlflowClient, run: Run, metric: str) -> float:
 @contextlib.contextmanager
 def _store(root: Path, name: str) -> Iterator[MlflowClient]:
     """A new store in a folder of its own, which is also where this process then is."""
-    folder, here = root / name, Path.cwd()
+    folder = root / name
     folder.mkdir()
     changed = {"SEGCAL_HOME": str(root / "home"), "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
-    before = {key: os.environ.get(key) for key in changed}
-    os.environ |= changed
-    os.chdir(folder)
-    try:
+    with environment(changed), contextlib.chdir(folder):
         yield open_store()
-    finally:
-        os.chdir(here)
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key)
-            else:
-                os.environ[key] = value

@@ -66,9 +66,10 @@ class Way:
 
 @contextlib.contextmanager
 def opened(
-    names: Sequence[str], maker: str, arguments: Mapping[str, Any], cores: Sequence[int]
+    names: Sequence[str], maker: str, arguments: Mapping[str, Any], cores: Sequence[int] | None = None
 ) -> Iterator[dict[str, Way]]:
-    """A process for each name, which is the maker's first argument."""
+    """A process for each name, which is the maker's first argument; all on these cores, or on the same one."""
+    cores = cores or [min(os.sched_getaffinity(0))]
     with contextlib.ExitStack() as stack:
         yield {
             name: stack.enter_context(contextlib.closing(Way(name, maker, {"way": name, **arguments}, cores)))

@@ -39,8 +39,7 @@ def measure() -> list[Row]:
 
 def _a_core(task: str, batch: int) -> list[Row]:
     """A step of each way, in turn, on one core."""
-    core = [min(os.sched_getaffinity(0))]
-    with opened(CPU_WAYS, STEPPER, {"task": task, "batch": batch}, core) as ways:
+    with opened(CPU_WAYS, STEPPER, {"task": task, "batch": batch}) as ways:
         seconds = interleaved(ways)
     machine, config = describe(), CONFIGS[task]
     flop = batch * flop_of(config, training=True)
@@ -89,8 +88,7 @@ def _reading(task: str, batch: int) -> Row:
         count = len(cast(Any, items))
         order = np.random.default_rng(0).permutation(count).tolist()
         streamed = Streamed(items, torch.device("cpu"))
-        core = [min(os.sched_getaffinity(0))]
-        with one_core(), opened(["fp32"], STEPPER, {"task": task, "batch": batch}, core) as step:
+        with opened(["fp32"], STEPPER, {"task": task, "batch": batch}) as step, one_core():
             seconds = interleaved(
                 {
                     "ours": lambda: [streamed.read(order[at : at + batch]) for at in range(0, count, batch)],

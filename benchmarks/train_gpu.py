@@ -19,6 +19,7 @@ from benchmarks.processes import opened
 from benchmarks.steps import as_graph, stepper
 from benchmarks.table import Row
 from benchmarks.timing import interleaved
+from segcal.learn.batches import laid_out
 from segcal.learn.fit import build, channels_last
 from segcal.learn.losses import bind
 from segcal.learn.step import Step, optimiser_of, plain
@@ -137,4 +138,4 @@ def _streams(config: TrialConfig, count: int) -> float:
 
 def _batch(config: TrialConfig) -> tuple[Tensor, Tensor]:
     images, truth = (torch.from_numpy(part).to(DEVICE) for part in images_of(config, config.batch))
-    return images.contiguous(memory_format=torch.channels_last), truth
+    return laid_out(images), truth

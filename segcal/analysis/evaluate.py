@@ -20,7 +20,7 @@ from segcal.analysis.score_cache import ScoreCache, Stored
 from segcal.analysis.variants import PLAIN, VARIANTS
 from segcal.analysis.workers import run_jobs
 from segcal.errors import UsageError
-from segcal.learn.predict import SLAB, predict_together, sampling, slabs_of
+from segcal.learn.predict import SLAB, predict_together, slabs_of
 from segcal.measure.case import CaseScores, CaseTally
 from segcal.measure.surface import TruthSurface
 from segcal.tasks import TaskSpec
@@ -121,7 +121,7 @@ def _slabs(job: Job, members: Sequence[Member], device: torch.device) -> Iterato
     """First slice of each slab, and every member's prediction of it, one after another."""
     nets, case = [member.net(device) for member in members], job.case
     head = members[0].config.head
-    samples = [sampling(member.config, member.sha256, case.case_id) for member in members]
+    samples = [member.sampling(case.case_id) for member in members]
     for first, slab in slabs_of(case.image, job.task.dims, device):
         if job.task.dims == 2:
             yield first, predict_together(nets, head, slab, first, samples)

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from segcal.analysis.ensembles import Recipe
 from segcal.errors import BadData
-from segcal.learn.predict import predict_slabs, restore, sampling
+from segcal.learn.predict import MonteCarlo, predict_slabs, restore, sampling
 from segcal.learn.unet import UNet
 from segcal.ledger.read import load_checkpoint
 from segcal.ledger.store import Store
@@ -33,6 +33,10 @@ class Member:
     def name(self) -> str:
         """What its probabilities follow from: weights, head, and how often dropout is sampled."""
         return f"{self.sha256} {self.config.head} {self.config.mc_samples if self.config.sampled else 0}"
+
+    def sampling(self, case_id: str) -> MonteCarlo | None:
+        """How it predicts a case; None: deterministically."""
+        return sampling(self.config, self.sha256, case_id)
 
     def net(self, device: torch.device) -> UNet:
         """The network, ready to predict."""
@@ -80,8 +84,7 @@ def predictions(
     member: Member, net: UNet, case: Case, device: torch.device, slices: slice = slice(None)
 ) -> Iterator[tuple[int, Prediction]]:
     """First slice and prediction of each slab of a case by one member, sampled where its recipe says so."""
-    monte_carlo = sampling(member.config, member.sha256, case.case_id)
-    return predict_slabs(net, member.config.head, case.image, device, monte_carlo, slices)
+    return predict_slabs(net, member.config.head, case.image, device, member.sampling(case.case_id), slices)
 
 
 def mean_prediction(probs: Sequence[np.ndarray]) -> np.ndarray:

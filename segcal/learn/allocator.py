@@ -2,9 +2,10 @@
 
 __all__ = ["ALLOCATOR", "handed_on"]
 
-import contextlib
 import os
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+from segcal.environment import environment
 
 # The environment of processes that train or predict on a CPU; glibc reads it when a process starts. By default it gives
 # activations back to the kernel, which clears every page of them again at the next step. Arrays above 256 MB still go.
@@ -16,17 +17,9 @@ ALLOCATOR = {
 _SINCE = (2, 36)  # tried with; earlier ones refuse a threshold above 32 MB and are slower then than without any
 
 
-@contextlib.contextmanager
-def handed_on() -> Iterator[None]:
-    """Processes that are started meanwhile get it, on a C library that takes it; what the user has set stays."""
-    before = {name: os.environ.get(name) for name in ALLOCATOR}
-    os.environ.update({name: before[name] or value for name, value in ALLOCATOR.items()} if _taken() else {})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
+def handed_on() -> AbstractContextManager[None]:
+    """Processes that are started within it get it, on a C library that takes it; what the user has set stays."""
+    return environment({name: os.environ.get(name) or value for name, value in ALLOCATOR.items()} if _taken() else {})
 
 
 def _taken() -> bool:

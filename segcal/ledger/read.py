@@ -19,11 +19,10 @@ from safetensors.numpy import load
 
 from segcal.errors import BadData, UsageError, nearest
 from segcal.ledger.names import CONFIG, TASK, WEIGHTS, tag
-from segcal.ledger.store import open_store
+from segcal.ledger.store import open_store, sqlite_file
 from segcal.records import ModelRef
 
 _PAGE = 1000
-_SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,8 @@ def held(uri: str, experiment: str) -> Held:
     Raises StoreUnreachable where there is a store that does not answer.
     """
     here = None
-    if uri.startswith(_SQLITE):
+    if path := sqlite_file(uri):
         here = str(Path("mlruns").absolute())  # MLflow's own choice for a new experiment
-        path = Path(uri.removeprefix(_SQLITE))
         if not path.is_file() or not path.stat().st_size:  # to connect would set it up
             return Held(artifacts=here)
     client = open_store(uri)

@@ -1,17 +1,17 @@
 """The tracking store: where it is, and whether it answers."""
 
-__all__ = ["Store", "experiment_id", "open_store", "tracking_uri"]
+__all__ = ["Store", "experiment_id", "open_store", "sqlite_file", "tracking_uri"]
 
 import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from segcal.environment import environment
 from segcal.errors import StoreUnreachable
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -23,14 +23,15 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 Store = MlflowClient  # what other rooms call a client they only pass on
 
 _SQLITE = "sqlite:///"
+# By default MLflow asks a silent server for four minutes.
+_IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
 def tracking_uri() -> str:
     """$MLFLOW_TRACKING_URI, or mlflow.db in this folder; absolute, because trials run in folders of their own."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
-    if uri.startswith(_SQLITE):
-        return _SQLITE + str(Path(uri.removeprefix(_SQLITE)).absolute())
-    return uri
+    path = sqlite_file(uri)
+    return f"{_SQLITE}{path.absolute()}" if path else uri
 
 
 def open_store(uri: str | None = None) -> MlflowClient:
@@ -40,12 +41,12 @@ def open_store(uri: str | None = None) -> MlflowClient:
     """
     uri = uri or tracking_uri()
     try:
-        with _impatient():
+        with environment(_IMPATIENT):
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             client.search_experiments(max_results=1)
-        if uri.startswith(_SQLITE):
+        if path := sqlite_file(uri):
             # Readers do not wait for writers; the mode stays with the file.
-            with contextlib.closing(sqlite3.connect(uri.removeprefix(_SQLITE))) as database:
+            with contextlib.closing(sqlite3.connect(path)) as database:
                 database.execute("PRAGMA journal_mode=WAL")
     except Exception as error:  # MLflow, SQLAlchemy, requests and sqlite3 each raise their own
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
@@ -71,17 +72,6 @@ def experiment_id(client: MlflowClient, name: str) -> str:
     return str(found.experiment_id)
 
 
-@contextlib.contextmanager
-def _impatient() -> Iterator[None]:
-    """By default MLflow asks a silent server for four minutes."""
-    limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-    before = {name: os.environ.get(name) for name in limits}
-    os.environ.update(limits)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a SQLite store; None for any other store."""
+    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
