@@ -5,7 +5,7 @@ __all__ = [
     "Method", "ModelRef", "Plate", "Point", "ReliabilityBins", "Report", "Scatter", "SheetRow", "Table",
 ]  # fmt: skip
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,7 +14,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One finished epoch. `weights` is there when this epoch has the best mean validation Dice so far."""
+    """One finished epoch. `weights` is there when this epoch has the best mean validation Dice so far.
+
+    `state` gives everything that the training needs to go on after this epoch; to be called before the next begins.
+    """
 
     epoch: int  # from 1
     train_loss: float
@@ -24,6 +27,7 @@ class EpochRecord:
     seconds: float
     weights: Mapping[str, np.ndarray] | None = field(default=None, repr=False)
     step: str = "plain"  # how a step of training ran: "captured" as a CUDA graph; "plain" on a CPU; "plain: " and why
+    state: Callable[[], Mapping[str, np.ndarray]] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Both are the same computation: a captured step falls back to the plain one for m
 __all__ = ["CapturedStep", "Step", "captured", "optimiser_of", "plain"]
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -70,13 +70,14 @@ class CapturedStep:
         self._images, self._truth = (part.clone(memory_format=torch.preserve_format) for part in batch)
         self._loss = self._images.new_zeros(())
         before = [value.detach().clone() for value in net.state_dict().values()]
+        moments = {id(value): value.clone() for state in optimiser.state.values() for value in state.values()}
         states = [generator.get_state() for generator in generators]
         try:
             with _side_stream(self._images.device):
                 for _ in range(WARM_UP):
                     self._run()
         finally:  # all of it in place: the graph knows addresses, not names
-            _restore(net, before, optimiser)
+            _restore(net, before, optimiser, moments)
             for generator, state in zip(generators, states, strict=True):
                 generator.set_state(state)
         optimiser.zero_grad(set_to_none=True)  # gradients are made anew, in the graph's own memory
@@ -127,10 +128,12 @@ def _graph(run: Callable[[], None], generators: Sequence[torch.Generator]) -> Ca
     return replay
 
 
-def _restore(net: UNet, values: Sequence[Tensor], optimiser: torch.optim.Optimizer) -> None:
+def _restore(
+    net: UNet, values: Sequence[Tensor], optimiser: torch.optim.Optimizer, moments: Mapping[int, Tensor]
+) -> None:
     with torch.no_grad():
         for value, known in zip(net.state_dict().values(), values, strict=True):
             value.copy_(known)
         for state in optimiser.state.values():
-            for value in state.values():  # Adam's moments and its count of steps begin at 0
-                value.zero_()
+            for value in state.values():  # Adam's moments and its count of steps begin at 0 where there were none
+                value.copy_(moments.get(id(value), torch.zeros_like(value)))

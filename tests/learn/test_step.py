@@ -126,6 +126,19 @@ def test_warming_up_leaves_no_trace():
     assert float(step(*batches(1)[0])) > 0
 
 
+def test_warming_up_in_a_resumed_training_leaves_its_moments():
+    net = build(CONFIG).double()
+    optimiser = torch.optim.Adam(net.parameters(), lr=torch.tensor(0.01, dtype=torch.float64))
+    step = plain(net, bind(CONFIG, CPU), optimiser)
+    given = batches(2)
+    step(*given[0])
+    before = {name: value.clone() for kept in optimiser.state.values() for name, value in kept.items()}
+    CapturedStep(net, optimiser, step, given[1], lambda run: run)
+    after = {name: value for kept in optimiser.state.values() for name, value in kept.items()}
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert float(after["step"]) == 1
+
+
 def test_where_nothing_can_be_captured_the_plain_step_runs_and_says_why(monkeypatch):
     net = build(CONFIG)
     optimiser = optimiser_of(net, 0.01, CPU)
