@@ -1,6 +1,6 @@
 """Errors a user can act on: one line with the rule, the value and the remedy, and the exit code of the command line."""
 
-__all__ = ["BadData", "SegcalError", "StoreUnreachable", "TrialsFailed", "UsageError", "nearest"]
+__all__ = ["BadData", "SegcalError", "StoreUnreachable", "SweepHeld", "TrialsFailed", "UsageError", "nearest"]
 
 import difflib
 from collections.abc import Iterable
@@ -10,6 +10,10 @@ class SegcalError(Exception):
     """A failure with a message for the user; anything else that escapes is a defect of segcal."""
 
     exit_code = 1
+
+
+class SweepHeld(SegcalError):
+    """Another driver works on the sweep."""
 
 
 class UsageError(SegcalError):

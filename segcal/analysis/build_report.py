@@ -31,8 +31,8 @@ from segcal.data.prepare import home
 from segcal.data.prepared import PreparedCohort, open_prepared
 from segcal.errors import BadData, UsageError
 from segcal.ledger.read import models, ood_digest
+from segcal.ledger.report_run import log_report
 from segcal.ledger.store import open_store
-from segcal.ledger.write import log_report
 from segcal.measure.case import column
 from segcal.records import Cell, Report, Table
 from segcal.report.page import write_report

@@ -25,11 +25,12 @@ RECIPE_FIELDS = {field.name for field in fields(TrialConfig)} - _NOT_IN_RECIPES
 
 
 class Resources(BaseModel):
-    """What one trial takes; GPUs count only where the machine has some."""
+    """What one trial takes; GPUs count only where the machine has some. custom: names that a cluster's nodes have."""
 
     model_config = ConfigDict(extra="forbid")
     cpus: Annotated[float, Field(gt=0)] = 1
     gpus: Annotated[float, Field(ge=0)] = 0.25
+    custom: dict[str, Annotated[float, Field(gt=0)]] = {}
 
 
 class SweepFile(BaseModel):

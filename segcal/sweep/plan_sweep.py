@@ -35,7 +35,7 @@ from segcal.sweep.estimate import (
 )
 from segcal.sweep.plan import Plan, Resources, trials
 from segcal.sweep.probe import ProbeJob, side_by_side
-from segcal.sweep.run_sweep import SweepData, check_data, left, prepare_data
+from segcal.sweep.sweep_data import SweepData, check_data, left, prepare_data
 from segcal.trial import TrialConfig
 
 GB = 1e9

@@ -1,132 +1,194 @@
-"""A whole sweep: prepare the data, skip what is trained, run the rest, leave nothing open."""
+"""A whole sweep: prepare the data, skip what is trained, run the rest, tell MLflow, leave nothing open."""
 
-__all__ = ["SweepData", "SweepResult", "check_data", "left", "prepare_data", "run_sweep"]
+__all__ = ["SweepResult", "View", "reconcile", "run_sweep"]
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+import contextlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from segcal.data.cohort import OOD
-from segcal.data.phantom.embedded import embedded_cohort
-from segcal.data.prepare import home, prepare
-from segcal.data.prepared import PreparedCohort
+from segcal.environment import environment
 from segcal.errors import UsageError
-from segcal.ledger.read import finished_keys
-from segcal.ledger.store import experiment_id, open_store, tracking_uri
-from segcal.ledger.write import end_sweep, start_sweep
-from segcal.progress import Progress, lines
+from segcal.journal.lease import Lease
+from segcal.journal.planned import Planned, PlannedTrial, changes, read_plans, write_plan
+from segcal.journal.reading import trial_storage
+from segcal.journal.record import CUT_SHORT, close_record
+from segcal.journal.storage import Storage
+from segcal.ledger.store import IMPATIENT, Store, experiment_id, is_away, open_store, tracking_uri
+from segcal.ledger.sweep_run import SweepRun, close_left, end_sweep, start_sweep
+from segcal.progress import Progress
+from segcal.sweep.held import held_sweep, sweep_storage
+from segcal.sweep.outcome import Outcome
 from segcal.sweep.plan import Plan, trials
+from segcal.sweep.project import Projection, Telling
 from segcal.sweep.run_trial import Assignment
-from segcal.tasks import TaskSpec
+from segcal.sweep.share_data import publish
+from segcal.sweep.sweep_data import SweepData, check_data, left, prepare_data
+from segcal.sweep.trained import find_trained
+from segcal.sweep.view import LinesView, SweepView
 from segcal.trial import TrialConfig
 from segcal.version import code_version
 
-EMBEDDED = "embedded"
+GRACE_S = 120.0  # for a tracking store that does not answer when all trials have ended
+
+View = Callable[[Sequence[Assignment]], SweepView]
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep did."""
+    """What a sweep did, by the names of its trials."""
 
     experiment: str
     run_id: str
     trials: int
     already_finished: int
     finished: tuple[str, ...]
-    failed: dict[str, str]
+    failed: dict[str, str]  # with the reason
     unfinished: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class SweepData:
-    """The prepared cohorts of a sweep, and the folders they were read from."""
-
-    root: Path
-    cohort: PreparedCohort
-    ood_root: Path | None = None
-    ood: PreparedCohort | None = None  # only tested on
+    untold: dict[str, str]  # trained, but MLflow could not be told of it: with the reason
 
 
 def run_sweep(
-    plan: Plan, data: str, say: Callable[[str], None], ood: str | None = None, progress: Progress | None = None
+    plan: Plan,
+    data: str,
+    say: Callable[[str], None],
+    ood: str | None = None,
+    progress: Progress | None = None,
+    *,
+    storage: str | None = None,
+    address: str | None = None,
+    view: View | None = None,
 ) -> SweepResult:
-    """Train every trial of the plan that the experiment does not hold yet.
+    """Train every trial of the plan that is not trained yet; go on with those that were cut short.
 
     data: a folder in the task's layout, or "embedded". ood: the folder of the cohort that is only tested on; it is
-    prepared and recorded beside the data, and nothing is learnt from it. Progress goes to `say`, a line at a time.
+    prepared and recorded beside the data, and nothing is learnt from it. storage: where the records are to be, a path
+    or a URI that all machines see (`sweep_storage`). address: of a Ray cluster. Progress goes to `say`, a line at a
+    time; what happens to the trials to the view. Raises SweepHeld where another driver works on the experiment.
     """
     check_data(plan, data)
     uri = tracking_uri()
     client = open_store(uri)
-    experiment_id(client, plan.experiment)
-    found = prepare_data(plan, data, say, ood, progress)
-    cohort = found.cohort
-    configs = trials(plan, cohort.digest, cohort.class_voxels)
-    todo = left(configs, finished_keys(client, plan.experiment))
-    say(
-        f"sweep: {len(plan.recipes)} recipes, {len(configs)} trials in experiment '{plan.experiment}',"
-        f" {len(configs) - len(todo)} trained already"
-    )
-    params = {"data": found.root, "data_digest": cohort.digest, "scale": plan.scale, "code_version": code_version()}
-    params |= {"ood_data": found.ood_root, "ood_digest": found.ood.digest} if found.ood else {}
-    name = f"sweep {plan.task.name} {plan.scale}".strip()
-    sweep = start_sweep(client, plan.experiment, name, params, plan.as_yaml(), cohort.manifest, plan.task.name)
-    status = "KILLED"
-    try:
-        if not todo:
-            status = "FINISHED"
-            return SweepResult(plan.experiment, sweep.run_id, len(configs), len(configs), (), {}, ())
-        from segcal.sweep.schedule import run_all  # Ray takes seconds to import
-
-        assignments = [Assignment(config, plan.task, cohort.folder, sweep, uri, code_version()) for config in todo]
-        outcome = run_all(assignments, plan.resources, say)
-        status = "KILLED" if outcome.unfinished else "FAILED" if outcome.failed else "FINISHED"
-        return SweepResult(
-            plan.experiment, sweep.run_id, len(configs), len(configs) - len(todo),
-            tuple(outcome.finished), outcome.failed, tuple(outcome.unfinished),
-        )  # fmt: skip
-    finally:
-        end_sweep(client, sweep, status)
-
-
-def check_data(plan: Plan, data: str) -> None:
-    """Raise UsageError where a plan for real images would be paid for generated ones."""
-    if data == EMBEDDED and plan.scale == "paper":
-        raise UsageError("scale 'paper' needs real images, got the embedded data; give their folder with data=DIR")
-
-
-def prepare_data(
-    plan: Plan, data: str, say: Callable[[str], None], ood: str | None = None, progress: Progress | None = None
-) -> SweepData:
-    """Prepare what the plan learns from and is tested on, or open it where it is prepared already.
-
-    data, ood, say and progress are those of `run_sweep`. Raises BadData for the first faulty case, and UsageError for
-    a second cohort that the task has no layout for.
-    """
-    progress = progress or lines(say)
-    root, ood_root = Path(data), Path(ood) if ood else None
-    if data == EMBEDDED:
-        root, embedded_ood = embedded_cohort(plan.task.name, home(), progress)
-        ood_root = ood_root or embedded_ood
-    cohort = prepare(root, plan.task, progress)
-    counts = "/".join(str(count) for count in cohort.counts().values())
-    say(f"data: {root} (digest {cohort.digest}), {counts} cases to train, validate and test on")
-    if ood_root is None:
-        return SweepData(root, cohort)
-    return SweepData(root, cohort, ood_root, _prepare_ood(ood_root, plan.task, say, progress))
-
-
-def left(configs: Sequence[TrialConfig], done: Collection[str]) -> list[TrialConfig]:
-    """The trials whose key is not among those that are done."""
-    return [config for config in configs if config.key not in done]
-
-
-def _prepare_ood(root: Path, task: TaskSpec, say: Callable[[str], None], progress: Progress) -> PreparedCohort:
-    """Prepare the out-of-distribution cohort as the task's own images are."""
-    if not task.ood_layout:
-        raise UsageError(
-            f"task {task.name}: --ood needs the layout of that cohort, got none; set ood_layout in the task"
+    records_at = sweep_storage(uri, plan.experiment, storage)
+    with held_sweep(records_at, say) as lease, environment({**IMPATIENT, "MLFLOW_TRACKING_URI": uri}):
+        found = prepare_data(plan, data, say, ood, progress)
+        configs = trials(plan, found.cohort.digest, found.cohort.class_voxels)
+        trained = find_trained(client, plan.experiment, records_at, say)
+        todo = left(configs, trained.done)
+        say(
+            f"sweep: {len(plan.recipes)} recipes, {len(configs)} trials in experiment '{plan.experiment}',"
+            f" {len(configs) - len(todo)} trained already; records in {records_at.uri}"
         )
-    cohort = prepare(root, replace(task, layout=task.ood_layout, groups=(), ids=()), progress, ood=True)
-    say(f"out of distribution: {root} (digest {cohort.digest}), {cohort.counts()[OOD]} cases, never learnt from")
-    return cohort
+        _keep(plan, found, configs, records_at, say)
+        if storage:
+            publish(found.cohort, records_at)
+        sweep = _open(client, plan, found, records_at, say)
+        seen = None if storage else found.cohort.folder
+        assignments = [Assignment(c, plan.task, records_at, code_version(), seen, lease.token) for c in todo]
+        untold, outcome = dict[str, str](), Outcome(unfinished=[config.key for config in todo])
+        projection = Projection(client, sweep, records_at, say)
+        projection.start(trained.untold - {config.key for config in todo})
+        try:
+            if assignments:
+                outcome = _train(assignments, plan, projection, lease, say, address, view)
+        finally:
+            untold = projection.close(GRACE_S)
+            _end(client, sweep, outcome, say)
+    names = {config.key: f"{config.label} seed {config.seed}" for config in configs}
+    return SweepResult(
+        plan.experiment, sweep.run_id, len(configs), len(configs) - len(todo),
+        tuple(names[key] for key in outcome.finished),
+        {names[key]: reason for key, reason in outcome.failed.items()},
+        tuple(names[key] for key in outcome.unfinished),
+        {names.get(key, key): reason for key, reason in untold.items()},
+    )  # fmt: skip
+
+
+def reconcile(experiment: str, say: Callable[[str], None], storage: str | None = None) -> dict[str, str]:
+    """Tell MLflow all that is on record and close what a killed sweep left open; nothing is trained.
+
+    Returns the keys that could not be told, with the reason. Raises UsageError where there are no records, and
+    SweepHeld where a driver works on the experiment.
+    """
+    uri = tracking_uri()
+    client = open_store(uri)
+    records_at = sweep_storage(uri, experiment, storage)
+    if not records_at.names():
+        raise UsageError(
+            f"experiment '{experiment}' must have records, got none in {records_at.uri}; name its --storage"
+        )
+    with held_sweep(records_at, say), environment({**IMPATIENT, "MLFLOW_TRACKING_URI": uri}):
+        where = experiment_id(client, experiment)
+        trained = find_trained(client, experiment, records_at, say)
+        for key in trained.untold:
+            close_record(trial_storage(records_at, key), "stopped", CUT_SHORT)
+        projection = Projection(client, SweepRun(experiment, where, "", False, records_at.uri), records_at, say)
+        projection.start(trained.untold)
+        untold = projection.close(GRACE_S)
+        closed = close_left(client, where, records_at.uri)
+    say(f"experiment '{experiment}': {len(trained.untold) - len(untold)} trials told to MLflow, {closed} runs closed")
+    return untold
+
+
+def _train(
+    assignments: Sequence[Assignment],
+    plan: Plan,
+    projection: Projection,
+    lease: Lease,
+    say: Callable[[str], None],
+    address: str | None,
+    view: View | None,
+) -> Outcome:
+    from segcal.sweep.schedule import run_all  # Ray takes seconds to import
+
+    views = [view(assignments) if view else LinesView(assignments, say), Telling(projection)]
+    outcome = run_all(assignments, plan.resources, say, address=address, views=views, lost=lease.lost)
+    storage = assignments[0].storage
+    for key, reason in outcome.failed.items():  # whose process died cannot say so itself
+        with contextlib.suppress(OSError):
+            close_record(trial_storage(storage, key), "failed", reason)
+        projection.failed(key, reason)
+    return outcome
+
+
+def _keep(
+    plan: Plan, found: SweepData, configs: Sequence[TrialConfig], records_at: Storage, say: Callable[[str], None]
+) -> None:
+    """Put what the sweep is about beside its records; say what changed since the last call."""
+    cohort = found.cohort
+    records_at.at("data").write(f"{cohort.digest}.json", json.dumps(cohort.manifest).encode())
+    planned = Planned(
+        plan.task.name,
+        str(found.root),
+        cohort.digest,
+        tuple(PlannedTrial(config.key, config.label, config.seed, config.epochs) for config in configs),
+    )
+    for line in changes(read_plans(records_at).get(plan.task.name), planned):
+        say(line)
+    write_plan(records_at, planned)
+
+
+def _open(client: Store, plan: Plan, found: SweepData, records_at: Storage, say: Callable[[str], None]) -> SweepRun:
+    if closed := close_left(client, experiment_id(client, plan.experiment), records_at.uri):
+        say(f"{closed} runs were left open by a process that is gone: closed")
+    params = {
+        "data": found.root,
+        "data_digest": found.cohort.digest,
+        "scale": plan.scale,
+        "code_version": code_version(),
+        **({"ood_data": found.ood_root, "ood_digest": found.ood.digest} if found.ood else {}),
+    }
+    name = f"sweep {plan.task.name} {plan.scale}".strip()
+    return start_sweep(
+        client, plan.experiment, name, params, plan.as_yaml(), found.cohort.manifest, plan.task.name, records_at.uri
+    )
+
+
+def _end(client: Store, sweep: SweepRun, outcome: Outcome, say: Callable[[str], None]) -> None:
+    status = "KILLED" if outcome.unfinished else "FAILED" if outcome.failed else "FINISHED"
+    try:
+        end_sweep(client, sweep, status)
+    except Exception as error:
+        if not is_away(error):
+            raise
+        say("the tracking store does not answer: `segcal sweep --reconcile` will close the sweep's run")

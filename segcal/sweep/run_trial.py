@@ -1,25 +1,30 @@
-"""One trial from config to registered model. A plain function: no Ray, any process can run it."""
+"""One trial from config to the weights of its best epoch, on disk. Plain functions: no Ray, no MLflow."""
 
-__all__ = ["Assignment", "OutOfGpuMemory", "larger_share", "run_trial", "trial_device"]
+__all__ = ["Assignment", "OutOfGpuMemory", "larger_share", "run_trial", "train", "trial_device"]
 
+import contextlib
 import platform
-from collections.abc import Callable
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from segcal.data.prepared import open_prepared
 from segcal.data.slices import items
+from segcal.journal.reading import trial_storage
+from segcal.journal.storage import Storage
+from segcal.journal.trial import Superseded, TrialJournal
 from segcal.learn.fit import fit
 from segcal.learn.fold import folded
 from segcal.learn.predict import sampling, segment
 from segcal.learn.unet import UNet
-from segcal.ledger.store import open_store
-from segcal.ledger.write import SweepRun, TrialRun
 from segcal.measure.overlap import dice
 from segcal.records import EpochRecord
+from segcal.sweep.share_data import obtain
+from segcal.sweep.stopping import Stopped, StopRequest
 from segcal.tasks import TaskSpec
 from segcal.trial import TrialConfig
 from segcal.volume import Case
@@ -33,10 +38,10 @@ class Assignment:
 
     config: TrialConfig
     task: TaskSpec
-    prepared: Path
-    sweep: SweepRun
-    tracking_uri: str
+    storage: Storage  # of the sweep
     code_version: str
+    prepared: Path | None = None  # where the data are; None: in the sweep's storage, or in this machine's own folder
+    lease: str = ""  # the driver's token: a trial stops where the driver asks it to, or is no longer the driver
     threads: int = 1
     gpus: float = 1.0  # share of a GPU's memory that it may take
 
@@ -60,29 +65,49 @@ def larger_share(share: float) -> float:
 
 
 def run_trial(assignment: Assignment, report: Callable[[EpochRecord], None] = lambda record: None) -> None:
-    """Train, log every epoch and checkpoint, register the best one. A failure is logged with its reason and raised."""
+    """Train a trial to its end, from where an earlier attempt left it. A failure is on record with its reason."""
+    for record in train(assignment):
+        report(record)
+
+
+def train(assignment: Assignment) -> Iterator[EpochRecord]:
+    """Every epoch of a trial: those that are on record, then those it still takes. It is finished when they end.
+
+    Leave it early and it is stopped: the next attempt goes on from there. Raises Stopped where the sweep asks for that.
+    """
     config = assignment.config
     torch.set_num_threads(assignment.threads)
     device = trial_device(assignment.gpus)
-    cohort = open_prepared(assignment.prepared)
-    facts = {"torch": torch.__version__, "device": _device_name(device), "threads": str(assignment.threads)}
-    client = open_store(assignment.tracking_uri)
-    run = TrialRun(client, assignment.sweep, config, assignment.task, cohort.manifest, assignment.code_version, facts)
-    try:
-        validation = cohort.cases("val")
-        train = items(cohort.cases("train"), config.dims)
-        for record in fit(config, train, lambda net: validation_dice(net, config, validation, device), device):
-            run.epoch(record)
-            report(record)
-        run.finish()
-    except KeyboardInterrupt:
-        run.fail("interrupted", "KILLED")
-        raise
-    except Exception as error:
-        if _out_of_gpu_memory(error):
-            raise _fail_for_memory(run, assignment) from error
-        run.fail(f"{type(error).__name__}: {error}"[:500])
-        raise
+    journal = TrialJournal(trial_storage(assignment.storage, config.key))
+    stop = StopRequest(assignment.storage, assignment.lease)
+    stop.check()
+    software = _software(device, assignment.threads)
+    journal.begin(config.key, asdict(config), asdict(assignment.task), assignment.code_version, software)
+    with journal.log.listening():
+        try:
+            yield from journal.epochs
+            cohort = obtain(config.data_digest, assignment.prepared, assignment.storage)
+            validation = cohort.cases("val")
+            items_ = items(cohort.cases("train"), config.dims)
+            validate = partial(validation_dice, config=config, cases=validation, device=device)
+            for record in fit(config, items_, validate, device, journal.state):
+                journal.epoch(record)
+                yield record
+                stop.check()
+            journal.finish()
+        except (Stopped, GeneratorExit):  # between two epochs
+            with contextlib.suppress(OSError):
+                journal.commit()
+                journal.end("stopped")
+            raise
+        except Superseded:
+            raise
+        except Exception as error:
+            journal.log.write(traceback.format_exc())
+            if _out_of_gpu_memory(error):
+                raise _fail_for_memory(journal, assignment) from error
+            _failed(journal, f"{type(error).__name__}: {error}"[:500])
+            raise
 
 
 def validation_dice(net: UNet, config: TrialConfig, cases: list[Case], device: torch.device) -> list[float]:
@@ -113,11 +138,25 @@ def _out_of_gpu_memory(error: Exception) -> bool:
     )
 
 
-def _fail_for_memory(run: TrialRun, assignment: Assignment) -> OutOfGpuMemory:
-    """End the run; its error is returned, because one that the caller's frame held would hold its tensors too."""
+def _fail_for_memory(journal: TrialJournal, assignment: Assignment) -> OutOfGpuMemory:
+    """End the trial; its error is returned, because one that the caller's frame held would hold its tensors too."""
     error = OutOfGpuMemory(assignment.gpus, assignment.config.batch)
-    run.fail(str(error), **({"again_with_gpus": f"{error.again:g}"} if error.again else {}))
+    _failed(journal, str(error), {"again_with_gpus": f"{error.again:g}"} if error.again else {})
     return error
+
+
+def _failed(journal: TrialJournal, reason: str, tags: Mapping[str, str] | None = None) -> None:
+    with contextlib.suppress(OSError):  # a full disk takes no reason either; the driver has it
+        journal.end("failed", reason, tags)
+
+
+def _software(device: torch.device, threads: int) -> dict[str, str]:
+    return {
+        "torch": torch.__version__,
+        "device": _device_name(device),
+        "threads": str(threads),
+        "host": platform.node(),
+    }
 
 
 def _device_name(device: torch.device) -> str:

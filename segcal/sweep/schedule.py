@@ -1,115 +1,114 @@
 """Ray Tune runs the trials: one single-threaded trial a CPU core, or a share of a GPU where there are any."""
 
-__all__ = ["Outcome", "run_all"]
+__all__ = ["run_all"]
 
+import contextlib
+import logging
 import os
 import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-# Before Ray is imported. Workers keep the folder the sweep was started in; trial results are MLflow's to keep.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+from segcal.cluster import ray_cluster  # sets what Ray reads when it is imported
+
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # trial results are ours to keep
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # `Interrupts` is better
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a trial without a share sees no GPU
 
 import ray
 from ray import tune
 
-from segcal.learn.allocator import handed_on
 from segcal.records import EpochRecord
+from segcal.sweep.interrupts import Interrupts
+from segcal.sweep.outcome import Outcome
 from segcal.sweep.run_trial import Assignment, OutOfGpuMemory, larger_share, run_trial
+from segcal.sweep.stopping import Stopped, ask_to_stop, forget_stop
+from segcal.sweep.view import LinesView, SweepView
 
 if TYPE_CHECKING:  # workers need not import what reads files
     from segcal.sweep.plan import Resources
 
 # Seconds between two reports of a trial, each of which waits for the driver: a twentieth of its age within these.
 _SHORTEST_S, _LONGEST_S = 1.0, 60.0
+DEATHS = 3  # of a trial's process, each of which it survives
 
-
-@dataclass
-class Outcome:
-    """How the trials ended: names and reasons."""
-
-    finished: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    unfinished: list[str] = field(default_factory=list)  # stopped by an interrupt
+Run = Callable[[Assignment, Callable[[EpochRecord], None]], None]
 
 
 def run_all(
     assignments: Sequence[Assignment],
     resources: "Resources",
     say: Callable[[str], None],
-    run: Callable[[Assignment, Callable[[EpochRecord], None]], None] = run_trial,
+    run: Run = run_trial,
+    *,
+    address: str | None = None,
+    views: Sequence[SweepView] = (),
+    lost: threading.Event | None = None,
 ) -> Outcome:
-    """Run every trial; a failed one does not stop the others. `say` takes progress, one line at a time.
+    """Run every trial; a failed one does not stop the others. `views` are told what happens, lines by default.
 
-    Those whose share of a GPU has too little memory are run again after the others, half as many on each GPU, until
-    they have a whole one.
+    A trial whose process died goes on from its checkpoint in another, `DEATHS` times. Those whose share of a GPU has
+    too little memory are run again after the others, half as many on each GPU, until they have a whole one.
+    lost: set from outside where this driver must stop.
     """
-    say("starting Ray")
-    started_here = not ray.is_initialized()
-    if started_here:
-        with handed_on():
-            ray.init(
-                address=os.environ.get("RAY_ADDRESS"), include_dashboard=False, log_to_driver=False,
-                logging_level="ERROR",
-            )  # fmt: skip
-    folder = tempfile.mkdtemp(prefix="segcal-tune-")
-    try:
-        gpus = resources.gpus if ray.cluster_resources().get("GPU") else 0.0
-        threads = max(1, int(resources.cpus))
-        progress, outcome = Progress(assignments, say), Outcome()
-        indices = list(range(len(assignments)))
-        while indices:
-            share = {"cpu": resources.cpus, "gpu": gpus}
-            given = [replace(assignment, threads=threads, gpus=gpus) for assignment in assignments]
-            tuner = tune.Tuner(
-                tune.with_resources(tune.with_parameters(_trainable, assignments=given, run=run), share),
-                param_space={"index": tune.grid_search(indices)},
-                tune_config=tune.TuneConfig(reuse_actors=True),
-                run_config=tune.RunConfig(storage_path=folder, name=f"{gpus:g}", callbacks=[progress], verbose=0),
-            )
-            indices = _sort(tuner.fit(), assignments, outcome)
-            gpus = larger_share(gpus)
-        return outcome
-    finally:
-        if started_here:
-            ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+    interrupts, outcome = Interrupts(say), Outcome()
+    told = list(views) or [LinesView(assignments, say)]
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a process that died is told in one line, by the views
+    with ray_cluster(say, address), interrupts.listening():  # Ray's start sets handlers of its own
+        folder = tempfile.mkdtemp(prefix="segcal-tune-")
+        try:
+            gpus = resources.gpus if ray.cluster_resources().get("GPU") else 0.0
+            threads = max(1, int(resources.cpus))
+            indices = list(range(len(assignments)))
+            while indices and not interrupts.asked.is_set():
+                given = [replace(assignment, threads=threads, gpus=gpus) for assignment in assignments]
+                events = _Events(given, told, interrupts, lost)
+                share = {"cpu": resources.cpus, "gpu": gpus, **resources.custom}
+                tuner = tune.Tuner(
+                    tune.with_resources(tune.with_parameters(_trainable, assignments=given, run=run), share),
+                    param_space={"index": tune.grid_search(indices)},
+                    tune_config=tune.TuneConfig(reuse_actors=True),
+                    run_config=tune.RunConfig(
+                        storage_path=folder, name=f"{gpus:g}", callbacks=[events], verbose=0, stop=events.stopper,
+                        failure_config=tune.FailureConfig(max_failures=DEATHS),
+                    ),
+                )  # fmt: skip
+                indices = _sort(tuner.fit(), given, outcome)
+                gpus = larger_share(gpus)
+            outcome.unfinished += [assignments[index].config.key for index in indices]
+        finally:
+            for view in told:
+                view.close()
+            shutil.rmtree(folder, ignore_errors=True)
+    if assignments and assignments[0].lease:
+        forget_stop(assignments[0].storage, assignments[0].lease)
+    return outcome
 
 
 def _sort(results: tune.ResultGrid, assignments: Sequence[Assignment], outcome: Outcome) -> list[int]:
-    """Put the trials that ended into the outcome; returns those to run again, none after an interrupt."""
+    """Put the trials that ended into the outcome; returns those to run again."""
     again = []
     for result in results:
         index = (result.config or {})["index"]
-        name, metrics = trial_name(assignments[index]), result.metrics or {}
+        key, metrics = assignments[index].config.key, result.metrics or {}
         if metrics.get("again"):
             again.append(index)
-        elif metrics.get("failed") or result.error:
-            outcome.failed[name] = metrics.get("failed") or str(result.error).strip().splitlines()[-1]
+        elif metrics.get("failed"):
+            outcome.failed[key] = metrics["failed"]
+        elif result.error:
+            outcome.failed[key] = f"its process died {DEATHS + 1} times, the last: {_last_line(result.error)}"
         elif metrics.get("finished"):
-            outcome.finished.append(name)
+            outcome.finished.append(key)
         else:
-            outcome.unfinished.append(name)
-    if outcome.unfinished:
-        outcome.unfinished += [trial_name(assignments[index]) for index in again]
-        return []
+            outcome.unfinished.append(key)
     return again
 
 
-def trial_name(assignment: Assignment) -> str:
-    """What people call a trial."""
-    return f"{assignment.config.label} seed {assignment.config.seed}"
-
-
-def _trainable(config: dict[str, Any], assignments: list[Assignment], run: Callable[..., None]) -> None:
+def _trainable(config: dict[str, Any], assignments: list[Assignment], run: Run) -> None:
     epoch, started, due = 0, time.monotonic(), 0.0
 
     def report(record: EpochRecord) -> None:
@@ -119,74 +118,99 @@ def _trainable(config: dict[str, Any], assignments: list[Assignment], run: Calla
             due = now + min(max((now - started) / 20, _SHORTEST_S), _LONGEST_S)
             tune.report({"epoch": epoch, "val_dice": record.val_dice, "step": record.step})
 
-    assignment = assignments[config["index"]]
-    # A worker of a cluster that was there before has another folder, and to register a model MLflow asks this variable.
-    os.environ["MLFLOW_TRACKING_URI"] = assignment.tracking_uri
     ended: dict[str, Any] = {"finished": True}
     try:
-        run(assignment, report)
-    except Exception as error:  # MLflow has it; Tune need not print it again
+        run(assignments[config["index"]], report)
+    except Stopped:
+        ended = {"stopped": True}
+    except Exception as error:  # its record has it; Tune need not print it again
         if isinstance(error, OutOfGpuMemory) and error.again:
             ended = {"again": str(error)}
         else:
-            reason = str(error).strip().splitlines() or ["no message"]
-            ended = {"failed": f"{type(error).__name__}: {reason[0]}"}
+            ended = {"failed": f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"}
     tune.report({"epoch": epoch, **ended})
 
 
-class Progress(tune.Callback):  # type: ignore[misc]
-    """A line every few seconds: the trial that reported, what is done, and when it will end."""
+class _Events(tune.Callback):  # type: ignore[misc]
+    """Tells the views what happens to the trials, and Tune when all of it is to stop."""
 
-    def __init__(self, assignments: Sequence[Assignment], say: Callable[[str], None], every_s: float = 5.0) -> None:
-        self._assignments, self._say, self._every_s = assignments, say, every_s
-        self._epochs: dict[int, int] = {}
-        self._ended: set[int] = set()
-        self._told = False
-        self._started = self._last = time.monotonic()
+    def __init__(
+        self, assignments: Sequence[Assignment], views: Sequence[SweepView], interrupts: Interrupts,
+        lost: threading.Event | None,
+    ) -> None:  # fmt: skip
+        self._assignments, self._views, self._interrupts, self._lost = assignments, views, interrupts, lost
+        self._running: set[int] = set()
+        self._leaving: set[int] | None = None  # those that were running when all were asked to stop
+        self.stopper = _Stopper(self._is_over)
+
+    def __getstate__(self) -> dict[str, Any]:  # Tune keeps a copy for a restore that nobody asks for
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        index = trial.config["index"]
+        self._running.add(index)
+        for view in self._views:
+            view.began(self._key(index))
 
     def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+        self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
     ) -> None:
         index = trial.config["index"]
-        assignment = self._assignments[index]
-        name = trial_name(assignment)
-        if not self._epochs:
-            self._started = time.monotonic() - result.get("time_this_iter_s", 0.0)
-        self._epochs[index] = result["epoch"]
-        if ":" in result.get("step", "") and not self._told:  # once: the others will do the same
-            self._told = True
-            self._say(f"{name}: a step is {result['step']}")
-        if result.get("again"):
-            self._epochs[index] = 0
-            self._say(f"[{self._counts()}] {name}: {result['again']}")
-        elif result.get("failed"):
-            self._ended.add(index)
-            self._say(f"[{self._counts()}] {name}: FAILED, {result['failed']}")
-        elif result.get("finished"):
-            self._ended.add(index)
-            self._say(f"[{self._counts()}] {name}: done after {self._epochs[index]} epochs, {self._eta()}")
-        elif time.monotonic() - self._last >= self._every_s:
-            self._say(
-                f"[{self._counts()}] {name}: epoch {result['epoch']}/{assignment.config.epochs}, "
-                f"validation Dice {result['val_dice']:.3f}, {self._eta()}"
-            )
-        else:
-            return
-        self._last = time.monotonic()
+        how = next((name for name in ("finished", "failed", "stopped", "again") if result.get(name)), None)
+        if how is not None:
+            self._gone(index)
+        for view in self._views:
+            if how is None:
+                view.epoch(self._key(index), result["epoch"], result["val_dice"], result.get("step", ""))
+            else:
+                why = result[how]
+                view.ended(self._key(index), how, why if isinstance(why, str) else "", result["epoch"])
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._gone(trial.config["index"])
+        for view in self._views:
+            view.ended(self._key(trial.config["index"]), "died")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._ended.add(trial.config["index"])
-        self._say(f"[{self._counts()}] {trial_name(self._assignments[trial.config['index']])}: its process died")
+        self._gone(trial.config["index"])
+        for view in self._views:
+            view.ended(self._key(trial.config["index"]), "failed", f"its process died {DEATHS + 1} times")
 
-    def _counts(self) -> str:
-        return f"{len(self._ended)}/{len(self._assignments)} trials"
+    def _gone(self, index: int) -> None:
+        self._running.discard(index)
+        if self._leaving is not None:
+            self._leaving.discard(index)
 
-    def _eta(self) -> str:
-        left = sum(
-            assignment.config.epochs - self._epochs.get(index, 0)
-            for index, assignment in enumerate(self._assignments)
-            if index not in self._ended
-        )
-        done = sum(self._epochs.values())
-        seconds = round((time.monotonic() - self._started) / max(done, 1) * left)
-        return f"ETA {seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}" if left else "finishing"
+    def _is_over(self) -> bool:
+        """Whether Tune is to end everything now: it was asked to, and no trial has anything left to put away."""
+        if self._lost is not None and self._lost.is_set():
+            self._interrupts.ask("another driver took the sweep")
+        if not self._interrupts.asked.is_set():
+            return False
+        if self._leaving is None:
+            self._leaving = set(self._running)
+            first = self._assignments[0]
+            with contextlib.suppress(OSError):
+                ask_to_stop(first.storage, first.lease)
+        return not self._leaving or self._interrupts.waited
+
+    def _key(self, index: int) -> str:
+        return self._assignments[index].config.key
+
+
+class _Stopper(tune.Stopper):  # type: ignore[misc]
+    def __init__(self, is_over: Callable[[], bool]) -> None:
+        self._is_over = is_over
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._is_over()
+
+
+def _last_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
