@@ -1,5 +1,6 @@
 """A cohort small enough to train on in a second, and an experiment trained on it. No network, no GPU, nothing left."""
 
+import json
 import os
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from hypothesis import settings
 from segcal.data.layouts import brats
 from segcal.data.prepare import prepare
 from segcal.data.taskfile import load_task, task_yaml
+from segcal.environment import environment
 from segcal.tasks import TaskSpec
 
+pytest_plugins = ["tests.tracking_servers"]  # fixtures: postgres, store_uri, tracking_server
 torch.set_num_threads(1)
 settings.register_profile("segcal", deadline=None, max_examples=60, database=None)  # leaves nothing behind
 settings.load_profile("segcal")
@@ -100,9 +103,11 @@ def cohort(blobs: Path, tiny_task: TaskSpec):
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny_files: tuple[Path, Path], cohort, tiny_task: TaskSpec):
     """An experiment of 2 recipes x 3 seeds, trained trial by trial without Ray: (tracking URI, trials, sweep)."""
+    from segcal.journal.storage import Storage
     from segcal.ledger.store import open_store
-    from segcal.ledger.write import end_sweep, start_sweep
+    from segcal.ledger.sweep_run import end_sweep, start_sweep
     from segcal.sweep.plan import load_plan, trials
+    from segcal.sweep.project import Projection
     from segcal.sweep.run_trial import Assignment, run_trial
 
     plan = load_plan(tiny_files[1], settings=["seeds=3", "epochs=3", "patience=3"])
@@ -112,10 +117,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_files: tuple[Path, Pa
     try:
         uri = f"sqlite:///{folder / 'mlflow.db'}"
         client = open_store(uri)
-        sweep = start_sweep(client, "tiny", "sweep tiny", {"data": "blobs"}, plan.as_yaml())
+        records = Storage(str(folder / "mlflow-trials" / "tiny"))
+        records.at("data").write(f"{cohort.digest}.json", json.dumps(cohort.manifest).encode())
+        sweep = start_sweep(client, "tiny", "sweep tiny", {"data": "blobs"}, plan.as_yaml(), storage=records.uri)
         configs = trials(plan, cohort.digest, cohort.class_voxels)
         for config in configs:
-            run_trial(Assignment(config, tiny_task, cohort.folder, sweep, uri, "test"))
+            run_trial(Assignment(config, tiny_task, records, "test", cohort.folder))
+        with environment({"MLFLOW_TRACKING_URI": uri}):
+            projection = Projection(client, sweep, records, print)
+            projection.start(config.key for config in configs)
+            assert projection.close(60) == {}
         end_sweep(client, sweep, "FINISHED")
     finally:
         os.chdir(before)

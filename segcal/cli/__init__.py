@@ -10,7 +10,7 @@ import errno
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from segcal import __version__
 from segcal.cli.data import add_data
+from segcal.cli.gc import add_gc
 from segcal.cli.plan import add_plan, add_sweep_arguments, load_sweep
 from segcal.cli.verb import add_verb, say
-from segcal.errors import SegcalError, TrialsFailed
+from segcal.errors import SegcalError, StoreUnreachable, TrialsFailed
 from segcal.progress import bars
 
 # Heavy libraries are imported by the verb that needs them, so that --help is quick.
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_report(verbs)
     add_data(verbs)
     _add_task(verbs)
+    add_gc(verbs)
     _add_doctor(verbs)
     return parser
 
@@ -72,6 +74,11 @@ def _add_sweep(verbs: Any) -> None:
         "segcal sweep --task brain --data BraTS17/ --scale paper",
     )  # fmt: skip
     add_sweep_arguments(verb)
+    verb.add_argument("--storage", metavar="URI", help="folder or URI of the records, seen by all machines that train "
+                      "(default: $SEGCAL_STORAGE, or beside the tracking store)")  # fmt: skip
+    verb.add_argument("--address", help="address of a Ray cluster (default: $RAY_ADDRESS, or a Ray of this machine)")
+    verb.add_argument("--reconcile", action="store_true", help="train nothing: tell MLflow all that is on record, and "
+                      "close the runs that a killed sweep left open")  # fmt: skip
 
 
 def _add_report(verbs: Any) -> None:
@@ -105,18 +112,37 @@ def _add_doctor(verbs: Any) -> None:
 
 def _sweep(arguments: argparse.Namespace) -> None:
     plan = load_sweep(arguments)  # before Ray's and MLflow's imports: a wrong request is answered at once
-    from segcal.sweep.run_sweep import run_sweep
+    from segcal.sweep.run_sweep import reconcile, run_sweep
 
-    result = run_sweep(plan, arguments.data, say, ood=arguments.ood or None, progress=bars(say))
+    if arguments.reconcile:
+        untold = reconcile(plan.experiment, say, arguments.storage)
+        if arguments.json:
+            print(json.dumps({"experiment": plan.experiment, "untold": untold}))
+        _check_told(untold)
+        return
+    result = run_sweep(
+        plan, arguments.data, say, ood=arguments.ood or None, progress=bars(say), storage=arguments.storage,
+        address=arguments.address,
+    )  # fmt: skip
     if arguments.json:
         print(json.dumps(asdict(result)))
     if result.unfinished:
         raise KeyboardInterrupt
+    _check_told(result.untold)
     if result.failed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in result.failed.items())
         raise TrialsFailed(f"{len(result.failed)} of {result.trials} trials failed, the others finished: {reasons}")
     say(f"done: {result.trials} trained models in experiment '{result.experiment}'")
     say(f"next: segcal report --experiment {result.experiment}   or browse: mlflow ui")
+
+
+def _check_told(untold: Mapping[str, str]) -> None:
+    if untold:
+        reason = next(iter(untold.values()))
+        raise StoreUnreachable(
+            f"the tracking store must be told of every trial, got no answer for {len(untold)} ({reason}); all of them "
+            "are on disk: call `segcal sweep --reconcile` when it answers"
+        )
 
 
 def _report(arguments: argparse.Namespace) -> None:
@@ -160,6 +186,4 @@ def _doctor(arguments: argparse.Namespace) -> None:
         for name, finding in findings.items():
             print(f"{name:18} {finding}")
     if not findings["store answers"]:
-        from segcal.errors import StoreUnreachable
-
         raise StoreUnreachable(f"the tracking store must answer, got none from {findings['tracking store']}")
