@@ -30,6 +30,7 @@ from segcal.environment import environment
 from segcal.learn.fit import build
 from segcal.ledger.names import SECONDS, TRAIN_LOSS, tag
 from segcal.ledger.read import finished_keys, models
+from segcal.ledger.snapshot import versions
 from segcal.ledger.store import experiment_id, open_store
 from segcal.sweep.plan import load_plan, trials
 from segcal.sweep.run_sweep import run_sweep
@@ -37,7 +38,7 @@ from segcal.trial import TrialConfig
 
 EXPERIMENT = "platform"
 TRIALS_PER_CORE = {1: 12, 30: 8, 300: 4}  # epochs of a trial -> trials
-VERSIONS, RECIPES = 1000, 4
+VERSIONS, RECIPES = 2000, 4
 METRICS = 7  # an epoch's, for a task of three structures
 SWEEP = {
     "task": "brain",
@@ -128,10 +129,12 @@ def _registry(root: Path) -> list[Row]:
                                         tags=_tags(config, index), await_creation_for=0)  # fmt: skip
         seconds = interleaved({
             "members": lambda: models(client, EXPERIMENT), "keys": lambda: finished_keys(client, EXPERIMENT),
+            "anew": lambda: versions(client, f"tags.`{tag('experiment')}` = '{EXPERIMENT}'"),
         })  # fmt: skip
+    plain, note = seconds["anew"], "from the snapshot, proved; plain: listed anew"
     return [
-        Row(f"registry: members of {VERSIONS} versions", seconds["members"], goal="0.2 s", note="what a report reads"),
-        Row(f"registry: keys of {VERSIONS} versions", seconds["keys"], goal="0.2 s", note="what a sweep skips"),
+        Row(f"registry: members of {VERSIONS} versions", seconds["members"], plain, goal="1 s", note=note),
+        Row(f"registry: keys of {VERSIONS} versions", seconds["keys"], plain, goal="1 s", note="what a sweep skips"),
     ]
 
 

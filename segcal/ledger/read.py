@@ -2,11 +2,8 @@
 
 __all__ = ["Checkpoint", "Held", "finished_keys", "held", "load_checkpoint", "models", "ood_digest"]
 
-import contextlib
-import gc
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +11,11 @@ from typing import Any
 import mlflow.artifacts
 import numpy as np
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
 from safetensors.numpy import load
 
 from segcal.errors import BadData, UsageError, nearest
 from segcal.ledger.names import CONFIG, TASK, WEIGHTS, tag
+from segcal.ledger.snapshot import Version, registered, snapshot_folder
 from segcal.ledger.store import open_store, sqlite_file
 from segcal.records import ModelRef
 
@@ -109,38 +106,16 @@ def load_checkpoint(client: MlflowClient, ref: ModelRef) -> Checkpoint:
     return Checkpoint(config, task, load(weights))
 
 
-def _versions(client: MlflowClient, experiment: str) -> list[ModelVersion]:
+def _versions(client: MlflowClient, experiment: str) -> list[Version]:
     """Oldest first."""
-    quoted = experiment.replace("'", "''")
-    found, token = [], None
-    while True:
-        with _uncollected():
-            page = client.search_model_versions(
-                f"tags.`{tag('experiment')}` = '{quoted}'", max_results=_PAGE, page_token=token
-            )
-        found += list(page)
-        token = page.token
-        if not token:
-            return sorted(found, key=lambda version: version.creation_timestamp)
+    return registered(client, experiment, snapshot_folder())
 
 
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """A page of versions is a few hundred thousand objects, no garbage: looking for some took longer than the query."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
-
-
-def _ref(version: ModelVersion) -> ModelRef:
+def _ref(version: Version) -> ModelRef:
     tags = version.tags
     return ModelRef(
         name=version.name,
-        version=int(version.version),
+        version=version.version,
         model_id=version.source.removeprefix("models:/"),  # a search leaves model_id empty
         run_id=version.run_id,
         task=tags[tag("task")],
@@ -153,5 +128,5 @@ def _ref(version: ModelVersion) -> ModelRef:
         weights_sha256=tags[tag("weights_sha256")],
         val_dice=float(tags[tag("val_dice")]),
         epoch=int(tags[tag("epoch")]),
-        created=int(version.creation_timestamp),
+        created=version.created,
     )
