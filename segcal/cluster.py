@@ -1,6 +1,6 @@
 """Starts Ray on this machine, or joins a cluster that is there."""
 
-__all__ = ["ray_cluster"]
+__all__ = ["ray_cluster", "scratch"]
 
 import contextlib
 import os
@@ -34,30 +34,48 @@ def ray_cluster(say: Callable[[str], None], address: str | None = None) -> Itera
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS")
-    quiet = {"include_dashboard": False} if not address else {}
-    folder = None if address else tempfile.mkdtemp(prefix="segcal-ray-", dir="/tmp")  # sockets need a short path
     say(f"joining Ray at {address}" if address else "starting Ray")
+    with scratch("ray") as folder:
+        own = {"_temp_dir": str(folder), "include_dashboard": False}
+        try:
+            with handed_on():
+                ray.init(
+                    address=address or "local",
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    **({"runtime_env": _code()} if address else own),
+                )
+        except Exception as error:  # ConnectionError, RuntimeError, AuthenticationError, ...
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            where = f"answer at {address}" if address else "start here"
+            remedy = "see its address and RAY_AUTH_TOKEN_PATH" if address else "see the free memory and disk"
+            raise SegcalError(f"Ray must {where}, got: {reason}; {remedy}") from None
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def scratch(what: str) -> Iterator[Path]:
+    """A folder for the block, with a path that is short enough for sockets; those of killed processes are removed."""
+    for left in Path("/tmp").glob("segcal-*-*-*"):
+        pid = left.name.split("-")[2]
+        if pid.isdigit() and left.is_dir() and left.stat().st_uid == os.getuid() and not _runs(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"segcal-{what}-{os.getpid()}-", dir="/tmp"))
     try:
-        with handed_on():
-            ray.init(
-                address=address or "local",
-                runtime_env=_code() if address else None,
-                log_to_driver=False,
-                logging_level="ERROR",
-                **({"_temp_dir": folder} if folder else {}),
-                **quiet,
-            )
-    except Exception as error:  # ConnectionError, RuntimeError, AuthenticationError, ...
-        _tidy(folder)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        where = f"at {address}" if address else "here"
-        remedy = "give its --address and its token" if address else "see the free memory and disk"
-        raise SegcalError(f"Ray must start {where}, got: {reason}; {remedy}") from None
-    try:
-        yield
+        yield folder
     finally:
-        ray.shutdown()
-        _tidy(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
 
 
 def _code() -> dict[str, list[str]] | None:
@@ -65,8 +83,3 @@ def _code() -> dict[str, list[str]] | None:
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         return None
     return {"py_modules": [str(Path(segcal.__file__).parent)]}
-
-
-def _tidy(folder: str | None) -> None:
-    if folder:
-        shutil.rmtree(folder, ignore_errors=True)

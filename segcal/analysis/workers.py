@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from segcal.cluster import ray_cluster
 from segcal.data.parallel import cores
-from segcal.learn.allocator import handed_on
 
 
 class Job(Protocol):
@@ -58,18 +58,9 @@ def _run_on_ray(
     at_once: int,
     say: Callable[[str], None],
 ) -> Iterator[tuple[J, Result]]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    say("starting Ray")
-    started_here = not ray.is_initialized()
-    if started_here:
-        with handed_on():
-            ray.init(
-                address=os.environ.get("RAY_ADDRESS"), include_dashboard=False, log_to_driver=False,
-                logging_level="ERROR",
-            )  # fmt: skip
-    try:
+    with ray_cluster(say):
         nodes = [node for node in ray.nodes() if node["Alive"]]
         # A node's cores are shared by as many jobs as fit into the memory; each gets one thread.
         share = max(1.0, max(node["Resources"].get("CPU", 1) for node in nodes) / at_once)
@@ -85,9 +76,6 @@ def _run_on_ray(
                 waiting[remote.remote(function, job, stored[job.shared])] = job
             (ready, *_), _ = ray.wait(list(waiting), num_returns=1)
             yield waiting.pop(ready), ray.get(ready)
-    finally:
-        if started_here:
-            ray.shutdown()
 
 
 @contextlib.contextmanager

@@ -3,9 +3,11 @@
 __all__ = ["IMPATIENT", "Store", "experiment_id", "is_away", "open_store", "sqlite_file", "tracking_uri"]
 
 import contextlib
+import fcntl
 import logging
 import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -47,7 +49,7 @@ def open_store(uri: str | None = None) -> MlflowClient:
     """
     uri = uri or tracking_uri()
     try:
-        with environment({**IMPATIENT, "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}):
+        with environment({**IMPATIENT, "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}), _alone(sqlite_file(uri)):
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             client.search_experiments(max_results=1)
         if path := sqlite_file(uri):
@@ -61,6 +63,20 @@ def open_store(uri: str | None = None) -> MlflowClient:
             f"the tracking store must answer, got no answer from {uri} ({reason}); {remedy}"
         ) from None
     return client
+
+
+@contextlib.contextmanager
+def _alone(path: Path | None) -> Iterator[None]:
+    """One process at a time opens the SQLite stores of a folder: those that race to set up a new one die."""
+    if path is None or not path.parent.is_dir():
+        yield
+        return
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def is_away(error: Exception) -> bool:

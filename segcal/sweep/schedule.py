@@ -5,15 +5,13 @@ __all__ = ["run_all"]
 import contextlib
 import logging
 import os
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from segcal.cluster import ray_cluster  # sets what Ray reads when it is imported
+from segcal.cluster import ray_cluster, scratch  # sets what Ray reads when it is imported
 
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # trial results are ours to keep
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # `Interrupts` is better
@@ -35,6 +33,7 @@ if TYPE_CHECKING:  # workers need not import what reads files
 # Seconds between two reports of a trial, each of which waits for the driver: a twentieth of its age within these.
 _SHORTEST_S, _LONGEST_S = 1.0, 60.0
 DEATHS = 3  # of a trial's process, each of which it survives
+DIED = f"its process died {DEATHS + 1} times: killed, out of memory, or crashed"
 
 Run = Callable[[Assignment, Callable[[EpochRecord], None]], None]
 
@@ -58,8 +57,7 @@ def run_all(
     interrupts, outcome = Interrupts(say), Outcome()
     told = list(views) or [LinesView(assignments, say)]
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a process that died is told in one line, by the views
-    with ray_cluster(say, address), interrupts.listening():  # Ray's start sets handlers of its own
-        folder = tempfile.mkdtemp(prefix="segcal-tune-")
+    with ray_cluster(say, address), interrupts.listening(), scratch("tune") as folder:  # Ray's start sets handlers too
         try:
             gpus = resources.gpus if ray.cluster_resources().get("GPU") else 0.0
             threads = max(1, int(resources.cpus))
@@ -73,7 +71,7 @@ def run_all(
                     param_space={"index": tune.grid_search(indices)},
                     tune_config=tune.TuneConfig(reuse_actors=True),
                     run_config=tune.RunConfig(
-                        storage_path=folder, name=f"{gpus:g}", callbacks=[events], verbose=0, stop=events.stopper,
+                        storage_path=str(folder), name=f"{gpus:g}", callbacks=[events], verbose=0, stop=events.stopper,
                         failure_config=tune.FailureConfig(max_failures=DEATHS),
                     ),
                 )  # fmt: skip
@@ -83,7 +81,6 @@ def run_all(
         finally:
             for view in told:
                 view.close()
-            shutil.rmtree(folder, ignore_errors=True)
     if assignments and assignments[0].lease:
         forget_stop(assignments[0].storage, assignments[0].lease)
     return outcome
@@ -100,7 +97,7 @@ def _sort(results: tune.ResultGrid, assignments: Sequence[Assignment], outcome: 
         elif metrics.get("failed"):
             outcome.failed[key] = metrics["failed"]
         elif result.error:
-            outcome.failed[key] = f"its process died {DEATHS + 1} times, the last: {_last_line(result.error)}"
+            outcome.failed[key] = DIED
         elif metrics.get("finished"):
             outcome.finished.append(key)
         else:
@@ -174,7 +171,7 @@ class _Events(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._gone(trial.config["index"])
         for view in self._views:
-            view.ended(self._key(trial.config["index"]), "failed", f"its process died {DEATHS + 1} times")
+            view.ended(self._key(trial.config["index"]), "failed", DIED)
 
     def _gone(self, index: int) -> None:
         self._running.discard(index)
@@ -210,7 +207,3 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
 
     def stop_all(self) -> bool:
         return self._is_over()
-
-
-def _last_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 from segcal.journal.checkpoint import WEIGHTS
@@ -27,8 +28,9 @@ class Sweep:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.events = folder, folder / "events.txt"
         self.uri = uri or f"sqlite:///{folder / 'mlflow.db'}"
-        self.records = folder / "records"
+        self.records, self.experiment = folder / "records", f"faults-{uuid.uuid4().hex[:8]}"
         self.argv = ["sweep", str(file), "--data", str(data), "--storage", str(self.records)]
+        self.argv += ["--experiment", self.experiment]
         for setting in settings:
             self.argv += ["--set", setting]
         self.environment = {
@@ -54,7 +56,7 @@ class Sweep:
 
     @property
     def storage(self):
-        return Storage(str(self.records / "tiny"))
+        return Storage(str(self.records / self.experiment))
 
     def noted(self, what):
         """Lines of the events that begin with this word, as lists of words; the last may be cut short by a kill."""
@@ -80,7 +82,7 @@ class Sweep:
         return found
 
     def registered(self):
-        return {ref.key: ref.weights_sha256 for ref in models(open_store(self.uri), "tiny")}
+        return {ref.key: ref.weights_sha256 for ref in models(open_store(self.uri), self.experiment)}
 
     def executed(self):
         """Epochs that were trained over those that had to be."""
@@ -98,13 +100,13 @@ class Sweep:
 
     def statuses(self):
         client = open_store(self.uri)
-        where = client.get_experiment_by_name("tiny").experiment_id
+        where = client.get_experiment_by_name(self.experiment).experiment_id
         return collections.Counter(run.info.status for run in client.search_runs([where], max_results=1000))
 
     def metrics(self):
         """(missing, doubled, wrong) values in MLflow against what is on record, over all trials."""
         client = open_store(self.uri)
-        where = client.get_experiment_by_name("tiny").experiment_id
+        where = client.get_experiment_by_name(self.experiment).experiment_id
         missing = doubled = wrong = 0
         for key, record in records(self.storage).items():
             runs = client.search_runs([where], f"tags.`{tag('kind')}` = 'trial' and tags.`{tag('key')}` = '{key}'")

@@ -12,7 +12,7 @@ from segcal.journal.checkpoint import state_files
 from segcal.journal.reading import records, trial_storage
 from segcal.ledger.names import tag
 from segcal.ledger.store import open_store
-from tests.faults.sweeps import Sweep, alive
+from tests.faults.sweeps import Sweep, alive, kill_group
 from tests.faults.test_driver import check
 
 
@@ -62,10 +62,10 @@ def test_bad_trials_stop_no_other(tmp_path, tiny_files, blobs, count):
     assert {reasons[name][0] for name in bad} == {"failed"}
     assert "the training loss must stay finite" in reasons["nan"][1]
     assert reasons["raises"][1] == "ValueError: made up by a test"
-    assert reasons["dies"][1].startswith("its process died 4 times")
+    assert reasons["dies"][1] == "its process died 4 times: killed, out of memory, or crashed"
     assert "MemoryError" in reasons["greedy"][1]
     client = open_store(sweep.uri)
-    where = client.get_experiment_by_name("tiny").experiment_id
+    where = client.get_experiment_by_name(sweep.experiment).experiment_id
     runs = client.search_runs([where], f"tags.`{tag('kind')}` = 'trial'")
     told = {run.data.tags[tag("label")]: (run.info.status, run.data.tags.get(tag("error"), "")) for run in runs}
     assert told == {name: ("FAILED" if name in bad else "FINISHED", reasons[name][1]) for name in reasons}
@@ -81,8 +81,9 @@ def test_bad_trials_stop_no_other(tmp_path, tiny_files, blobs, count):
 def test_a_damaged_checkpoint_and_a_damaged_record_are_set_aside_and_trained_again(sweep, reference, count):
     process = sweep.start()
     sweep.wait_for(lambda: len(sweep.noted("epoch")) > 30)
-    process.kill()
-    process.communicate()
+    kill_group(process)
+    for _, _, pid in sweep.noted("start"):  # they write on until they notice
+        sweep.wait_for(lambda pid=pid: not alive(int(pid)), 30)
     begun = [key for key, record in records(sweep.storage).items() if record.state == "running"]
     damaged = []
     for key in begun:
