@@ -1,10 +1,10 @@
-# make demo | test | test-long | check     (PYTHON=python3.12 chooses an interpreter)
+# make demo | test | test-long | test-faults | check     (PYTHON=python3.12 chooses an interpreter)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-long check install install-dev clean
+.PHONY: demo test test-long test-faults check install install-dev clean
 
 demo: install ## a fresh environment, a sweep on the embedded data, a report
 	mlflow run . -e sweep -P task=brain
@@ -19,6 +19,9 @@ test: install-dev ## the test suite
 
 test-long: install-dev ## the plain commands for every task, from nothing: minutes
 	pytest -m long
+
+test-faults: install-dev ## what sweeps promise, counted while processes are killed, servers stopped, disks filled: minutes
+	pytest -m "fault or not fault" -p no:randomly tests/faults tests/ledger/test_servers.py tests/sweep/test_cluster.py
 
 check: install-dev ## style, types, floors, tests
 	ruff check .

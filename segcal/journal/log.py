@@ -9,6 +9,9 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
 
 LOG = "log.txt"
 HEAD, TAIL = 64_000, 192_000  # characters kept of the beginning and of the end
@@ -58,3 +61,16 @@ class TrialLog(io.TextIOBase):
                 yield
         finally:
             root.removeHandler(handler)
+
+    def during(self, steps: Iterator[T]) -> Iterator[T]:
+        """The same steps; what is printed, logged and warned of in each of them is kept here.
+
+        Nothing is redirected between two of them: several trainings of one process may take turns.
+        """
+        while True:
+            with self.listening():
+                try:
+                    step = next(steps)
+                except StopIteration:
+                    return
+            yield step

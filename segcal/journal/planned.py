@@ -43,7 +43,7 @@ def read_plans(sweep: Storage) -> dict[str, Planned]:
             content = json.loads(folder.read(name))
             trials = tuple(PlannedTrial(**trial) for trial in content.pop("trials"))
             plan = Planned(**content, trials=trials)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             continue
         plans[plan.task] = plan
     return plans

@@ -1,6 +1,6 @@
 """How far a sweep's trials are, for others than the processes that train them."""
 
-__all__ = ["Progress", "look", "records", "trial_storage"]
+__all__ = ["Progress", "look", "peek", "records", "trial_storage"]
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -42,20 +42,32 @@ def look(trial: Storage) -> Progress | None:
     return Progress(record, tuple(lines[:safe]), files[0] if files else None)
 
 
+def peek(sweep: Storage) -> dict[str, TrialRecord | None]:
+    """The records of all trials by their folder, None for a damaged one; writes nothing.
+
+    Raises BadData for a record of a newer version.
+    """
+
+    def read(key: str) -> tuple[str, TrialRecord | None] | None:
+        try:
+            record = read_record(trial_storage(sweep, key))
+        except ValueError:
+            return key, None
+        return (key, record) if record else None
+
+    with ThreadPoolExecutor(16) as readers:
+        return dict(found for found in readers.map(read, sweep.at(TRIALS).names()) if found)
+
+
 def records(sweep: Storage, say: Callable[[str], None] = lambda line: None) -> dict[str, TrialRecord]:
     """The records of all trials by key; a damaged one is set aside and said so, its trial is to be trained again.
 
     Raises BadData for a record of a newer version.
     """
-
-    def read(key: str) -> TrialRecord | None:
-        trial = trial_storage(sweep, key)
-        try:
-            return read_record(trial)
-        except ValueError:
-            say(f"trial {key}: its record was damaged: set aside as {set_aside(trial, RECORD)}")
-            return None
-
-    with ThreadPoolExecutor(16) as readers:
-        found = readers.map(read, sweep.at(TRIALS).names())
-        return {record.key: record for record in found if record}
+    found = {}
+    for key, record in peek(sweep).items():
+        if record:
+            found[record.key] = record
+        else:
+            say(f"trial {key}: its record was damaged: set aside as {set_aside(trial_storage(sweep, key), RECORD)}")
+    return found

@@ -7,6 +7,7 @@ __all__ = [
 
 import json
 import time
+import uuid
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -104,6 +105,6 @@ def _ending(record: TrialRecord) -> str:
 
 def set_aside(storage: Storage, name: str) -> str:
     """Give a damaged file another name, for people to look at; returns the name."""
-    new = f"{name}.{time.strftime('%Y%m%dT%H%M%S')}.damaged"
+    new = f"{name}.{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:4]}.damaged"
     storage.rename(name, new)
     return new

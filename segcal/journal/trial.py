@@ -26,7 +26,7 @@ from segcal.journal.storage import Storage
 from segcal.records import EpochRecord
 
 RETRY_S = 10.0
-SHARE = 20  # times as long as a state took to write passes before the next: at most a twentieth is spent on it
+SHARE = 50  # times as long as a state took to write passes before the next: at most a fiftieth is spent on it
 
 
 class Superseded(Exception):
@@ -58,6 +58,7 @@ class TrialJournal:
         """
         notes: list[str] = []
         before = self._earlier(notes)
+        notes += _other_software(before, code_version, software) if before else []
         names = self._storage.names()
         with contextlib.suppress(FileNotFoundError):
             self.log = TrialLog(self._storage.read(LOG).decode(errors="replace"))
@@ -145,7 +146,7 @@ class TrialJournal:
         self._storage.write(LOG, self.log.text.encode())
         self._record = replace(self._record, state=state, ended_ms=_now_ms(), epochs=len(self._lines), **fields)
         write_record(self._storage, self._record)
-        if state in ("finished", "pruned"):
+        if state == "finished":  # any other may be gone on with
             for file in state_files(self._storage.names()):
                 self._storage.remove(file.name)
         return self._record
@@ -163,6 +164,7 @@ class TrialJournal:
         except FileNotFoundError:
             return []
         lines = parse(data)
+        self._torn = not data.endswith(b"\n")
         if data.count(b"\n") > len(lines):
             kept = f"{SPOOL} was damaged after epoch {len(lines)}"
             notes.append(f"{kept}: set aside as {set_aside(self._storage, SPOOL)}")
@@ -214,6 +216,14 @@ class TrialJournal:
         if epoch:
             return f"goes on after epoch {epoch}"
         return "from the beginning" if self._record.attempts == 1 else "from the beginning again"
+
+
+def _other_software(before: TrialRecord, code_version: str, software: Mapping[str, str]) -> list[str]:
+    """What differs from the attempt before that the last bits of weights may depend on."""
+    old = {"segcal": before.code_version, **before.software}
+    new = {"segcal": code_version, **software}
+    names = [name for name in ("segcal", "torch", "device", "threads") if old.get(name) != new.get(name)]
+    return [f"goes on with other software: {name} {new.get(name)}, before {old.get(name)}" for name in names]
 
 
 def _now_ms() -> int:

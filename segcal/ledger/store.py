@@ -1,6 +1,6 @@
 """The tracking store: where it is, and whether it answers."""
 
-__all__ = ["IMPATIENT", "Store", "experiment_id", "is_away", "open_store", "sqlite_file", "tracking_uri"]
+__all__ = ["IMPATIENT", "Store", "answers", "experiment_id", "is_away", "open_store", "sqlite_file", "tracking_uri"]
 
 import contextlib
 import fcntl
@@ -58,7 +58,10 @@ def open_store(uri: str | None = None) -> MlflowClient:
                 database.execute("PRAGMA journal_mode=WAL")
     except Exception as error:  # MLflow, SQLAlchemy, requests and sqlite3 each raise their own
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        remedy = "start it, or set MLFLOW_TRACKING_URI to one that does"
+        refused = isinstance(error, MlflowException) and error.get_http_status_code() in (401, 403)
+        remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or see its --allowed-hosts"
+        if not refused:
+            remedy = "start it, or set MLFLOW_TRACKING_URI to one that does"
         raise StoreUnreachable(
             f"the tracking store must answer, got no answer from {uri} ({reason}); {remedy}"
         ) from None
@@ -88,6 +91,17 @@ def is_away(error: Exception) -> bool:
     if isinstance(error, MlflowException):
         return int(error.get_http_status_code()) >= 500 or error.error_code == "BAD_REQUEST"
     return isinstance(error, OSError | RequestException)
+
+
+def answers(client: MlflowClient) -> bool:
+    """Whether the store can be asked now."""
+    try:
+        client.search_experiments(max_results=1)
+    except Exception as error:
+        if is_away(error):
+            return False
+        raise
+    return True
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:

@@ -86,16 +86,12 @@ def close_left(client: MlflowClient, experiment: str, storage: str, keep: Collec
 
     To be called by the one who holds the sweep: nobody else works on what these records say.
     """
-    filters = f"tags.`{tag('storage')}` = '{_quoted(storage)}' and attributes.status = 'RUNNING'"
-    left = [run for run in client.search_runs([experiment], filters, max_results=10_000) if run.info.run_id not in keep]
+    running = client.search_runs([experiment], "attributes.status = 'RUNNING'", max_results=10_000)
+    left = [r for r in running if r.data.tags.get(tag("storage")) == storage and r.info.run_id not in keep]
     for run in left:
         client.set_tag(run.info.run_id, tag("error"), "its process ended before it did")
         client.set_terminated(run.info.run_id, "KILLED")
     return len(left)
-
-
-def _quoted(text: str) -> str:
-    return text.replace("'", "''")
 
 
 def dataset_of(task: str, manifest: Mapping[str, Any]) -> DatasetInput:

@@ -37,6 +37,7 @@ class TrialRun:
     def __init__(
         self, client: MlflowClient, sweep: SweepRun, config: TrialConfig, task: Mapping[str, Any],
         manifest: Mapping[str, Any] | None, code_version: str, software: Mapping[str, str],
+        started_ms: int | None = None,
     ) -> None:  # fmt: skip
         self._client, self._sweep, self._config, self._task = client, sweep, config, task
         self._tags = {
@@ -54,8 +55,10 @@ class TrialRun:
         if run := self._found():
             self._adopt(run)
         else:
-            run = self._create(manifest)
+            run = self._create(started_ms)
         self.run_id: str = run.info.run_id
+        if manifest and not (run.inputs and run.inputs.dataset_inputs):
+            self._client.log_inputs(self.run_id, datasets=[dataset_of(config.task, manifest)])
         missing = {
             name: str(value)
             for name, value in {**config.identity(), **_system(software)}.items()
@@ -125,7 +128,7 @@ class TrialRun:
             await_creation_for=0,
         )
 
-    def end(self, state: str, error: str, tags: Mapping[str, str], log: str) -> None:
+    def end(self, state: str, error: str, tags: Mapping[str, str], log: str, ended_ms: int | None = None) -> None:
         """Close the run: finished, pruned, failed or stopped, with the reason, other tags and the trial's log."""
         if log:
             self._client.log_text(self.run_id, log, "log.txt")
@@ -136,7 +139,7 @@ class TrialRun:
         }
         if given:
             self._client.log_batch(self.run_id, tags=[RunTag(tag(name), value) for name, value in given.items()])
-        self._client.set_terminated(self.run_id, _STATUS[state])
+        self._client.set_terminated(self.run_id, _STATUS[state], ended_ms)
 
     def _found(self) -> Run | None:
         """The newest run of this trial in the experiment."""
@@ -145,20 +148,10 @@ class TrialRun:
         runs = self._client.search_runs([self._sweep.experiment_id], filters, max_results=1, order_by=newest)
         return runs[0] if runs else None
 
-    def _create(self, manifest: Mapping[str, Any] | None) -> Run:
-        run = self._client.create_run(
-            self._sweep.experiment_id,
-            run_name=f"{self._config.label} seed {self._config.seed}",
-            tags={
-                **self._parent(),
-                tag("kind"): "trial",
-                tag("storage"): self._sweep.storage,
-                **self._tags,
-            },
-        )
-        if manifest:
-            self._client.log_inputs(run.info.run_id, datasets=[dataset_of(self._config.task, manifest)])
-        return run
+    def _create(self, started_ms: int | None) -> Run:
+        tags = {**self._parent(), tag("kind"): "trial", tag("storage"): self._sweep.storage, **self._tags}
+        name = f"{self._config.label} seed {self._config.seed}"
+        return self._client.create_run(self._sweep.experiment_id, started_ms, tags, name)
 
     def _adopt(self, run: Run) -> None:
         """Go on with a run that was closed or left open, below the sweep that goes on with its trial."""

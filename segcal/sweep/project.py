@@ -22,13 +22,13 @@ from segcal.journal.reading import Progress, look, trial_storage
 from segcal.journal.record import CUT_SHORT, set_told
 from segcal.journal.storage import Storage
 from segcal.ledger.pace import wait_s
-from segcal.ledger.store import Store, is_away
+from segcal.ledger.store import Store, answers, is_away
 from segcal.ledger.sweep_run import SweepRun
 from segcal.ledger.trial_run import TrialRun
 from segcal.trial import TrialConfig
 
 POLL_S, LONGEST_S = 0.5, 30.0  # between looks; between tries of a server that does not answer, at most
-TRIES = 3  # of a trial that MLflow answers about, but refuses
+TRIES = 5  # of a trial that MLflow answers about, but refuses, before that is said, and given up at the end
 
 
 @dataclass
@@ -51,6 +51,7 @@ class Projection:
         self._watched: dict[str, _Watched] = {}
         self._given_up: dict[str, str] = {}
         self._reasons: dict[str, str] = {}
+        self._noted: set[tuple[str, str]] = set()
         self._away_since: float | None = None
         self._try_at = 0.0
         self._closing = threading.Event()
@@ -90,7 +91,7 @@ class Projection:
             if self._watched:
                 if self._clock() >= until:
                     break
-                time.sleep(min(POLL_S, max(0.0, self._try_at - self._clock())))
+                time.sleep(POLL_S)
         why = "the tracking store does not answer"
         return {**self._given_up, **dict.fromkeys(self._watched, why)}
 
@@ -103,19 +104,20 @@ class Projection:
             now = self._clock()
             if now < self._try_at:
                 return
-            if not everything and now < watched.due:
+            if now < watched.due and (watched.refused or not everything):
                 continue
             try:
                 if self._tell(watched, everything) or everything:
                     del self._watched[watched.key]
             except Exception as error:  # whether it arrived is not known: a new TrialRun looks what is there
                 watched.run = None
-                if is_away(error):
+                if is_away(error) and not answers(self._client):
                     self._away(error)
                     return
-                self._refused(watched, error)
+                self._refused(watched, error, everything)
             else:
                 self._back()
+                watched.refused = 0
                 watched.due = now + wait_s(now - watched.since)
 
     def _tell(self, watched: _Watched, closing: bool) -> bool:
@@ -144,6 +146,7 @@ class Projection:
             error,
             {**record.tags, **({"notes": "; ".join(record.notes)} if record.notes else {})},
             log,
+            record.ended_ms or None,
         )
         with contextlib.suppress(OSError):  # told again next time
             set_told(trial, record)
@@ -167,12 +170,19 @@ class Projection:
 
     def _open(self, progress: Progress) -> TrialRun:
         record = progress.record
+        for note in record.notes:
+            if (record.key, note) not in self._noted:
+                self._noted.add((record.key, note))
+                self._say(f"{record.name}: {note}")
         config = TypeAdapter(TrialConfig).validate_python(record.config)
         try:
             manifest = json.loads(self._storage.at("data").read(f"{config.data_digest}.json"))
         except (FileNotFoundError, ValueError):
             manifest = None
-        return TrialRun(self._client, self._sweep, config, record.task, manifest, record.code_version, record.software)
+        return TrialRun(
+            self._client, self._sweep, config, record.task, manifest, record.code_version, record.software,
+            record.started_ms,
+        )  # fmt: skip
 
     def _away(self, error: Exception) -> None:
         now = self._clock()
@@ -187,13 +197,14 @@ class Projection:
             self._say(f"the tracking store answers again after {seconds:.0f} s: it is told all")
             self._away_since, self._try_at = None, 0.0
 
-    def _refused(self, watched: _Watched, error: Exception) -> None:
+    def _refused(self, watched: _Watched, error: Exception, closing: bool) -> None:
         watched.refused += 1
-        watched.due = self._clock() + 2.0**watched.refused
-        if watched.refused >= TRIES or isinstance(error, BadData):
+        watched.due = self._clock() + min(2.0**watched.refused, LONGEST_S)
+        if watched.refused == TRIES:
+            self._say(f"trial {watched.key}: MLflow could not be told of it: {_short(error)}")
+        if closing and (watched.refused >= TRIES or isinstance(error, BadData)):
             self._given_up[watched.key] = _short(error)
             del self._watched[watched.key]
-            self._say(f"trial {watched.key}: MLflow could not be told of it: {_short(error)}")
 
 
 class Telling:

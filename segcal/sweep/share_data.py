@@ -54,4 +54,6 @@ def _fetch(shared: Storage, own: Path) -> None:
             file = f"{entry['case_id']}.{name}.npy"
             shared.download(file, partial / file)
     (partial / MANIFEST).write_bytes(manifest)
+    open_prepared(partial)  # raises BadData where what lies there is not whole
+    shutil.rmtree(own, ignore_errors=True)  # what a crash left, without a manifest
     partial.rename(own)

@@ -1,9 +1,11 @@
 """How a driver asks its trials to stop, on whatever machine they run: by a file where their records are."""
 
-__all__ = ["StopRequest", "Stopped", "ask_to_stop", "forget_stop"]
+__all__ = ["Pruned", "StopRequest", "Stopped", "ask_to_stop", "forget_stop"]
 
+import platform
 import time
 
+from segcal.errors import BadData
 from segcal.journal.lease import holder_of
 from segcal.journal.storage import Storage
 
@@ -12,6 +14,10 @@ LOCAL_S, REMOTE_S = 0.5, 5.0  # between two looks of a trial
 
 class Stopped(Exception):
     """The trial was told to stop, or must: it has put away all it needs to go on."""
+
+
+class Pruned(Exception):
+    """A search has found better recipes than the trial's; thrown into its training between two epochs."""
 
 
 def ask_to_stop(sweep: Storage, lease: str) -> None:
@@ -32,13 +38,21 @@ class StopRequest:
         self._every_s = LOCAL_S if sweep.local else REMOTE_S
 
     def check(self) -> None:
-        """Raises Stopped where the driver asks for it, or another driver has taken the sweep."""
+        """Raises Stopped where the driver asks for it, or another driver has taken the sweep.
+
+        Raises BadData where this machine does not see the sweep's records.
+        """
         if not self._lease or time.monotonic() < self._due:
             return
         self._due = time.monotonic() + self._every_s
         if self._sweep.has(_name(self._lease)):
             raise Stopped("the sweep was stopped")
         holder = holder_of(self._sweep)
+        if holder is None and not self._sweep.names():
+            raise BadData(
+                f"the sweep's records must be seen by every machine that trains, got nothing in {self._sweep.uri} on "
+                f"{platform.node()}; give a --storage that all machines see"
+            )
         if holder is None or holder.token != self._lease:
             raise Stopped("the sweep has another driver")
 
