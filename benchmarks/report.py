@@ -22,8 +22,8 @@ from segcal.analysis.build_report import Material, Request, build_report
 from segcal.analysis.ensembles import Recipe, Subset, all_subsets
 from segcal.analysis.members import Member
 from segcal.analysis.score_cache import ScoreCache
-from segcal.data.prepare import home
 from segcal.data.prepared import PreparedCohort
+from segcal.environment import home
 from segcal.learn.fit import build
 from segcal.measure.case import N_BINS, CaseScores, column, columns
 from segcal.measure.grid import FINE

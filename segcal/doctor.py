@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from segcal.data.parallel import cores
-from segcal.data.prepare import home
+from segcal.environment import home
 from segcal.errors import StoreUnreachable
 from segcal.ledger.store import open_store, tracking_uri
 from segcal.sweep.plan import load_plan

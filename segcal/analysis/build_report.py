@@ -27,8 +27,8 @@ from segcal.analysis.score_cache import ScoreCache
 from segcal.analysis.scores import Scores, collect, domains
 from segcal.analysis.segments import detection_table, fit_table, scatters
 from segcal.analysis.sensitivity import pooled_table, reliability, sensitivity_table
-from segcal.data.prepare import home
 from segcal.data.prepared import PreparedCohort, open_prepared
+from segcal.environment import home
 from segcal.errors import BadData, UsageError
 from segcal.ledger.read import models, ood_digest
 from segcal.ledger.report_run import log_report

@@ -4,7 +4,6 @@ __all__ = ["add_gc"]
 
 import argparse
 import json
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -12,11 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from segcal.cli.plan import size
-from segcal.cli.verb import add_verb, say
+from segcal.cli.verb import add_verb, say, seconds_of
 from segcal.errors import UsageError
 from segcal.progress import bars, silent
-
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "": 3600}
 
 
 @dataclass(frozen=True)
@@ -44,10 +41,10 @@ def add_gc(verbs: Any) -> None:
 
 def older_than_seconds(text: str) -> float:
     """Seconds of a time such as 24h, 90m, 30s, 2d, 0, or a number of hours. Raises UsageError for any other text."""
-    parts = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([smhd]?)\s*", text)
-    if not parts:
+    seconds = seconds_of(text)
+    if seconds is None:
         raise UsageError(f"--older-than must be a time, got '{text}'; write 24h, 90m, 30s, 2d, 0, or hours")
-    return float(parts[1]) * _SECONDS[parts[2]]
+    return seconds
 
 
 def _gc(arguments: argparse.Namespace) -> None:

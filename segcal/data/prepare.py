@@ -5,7 +5,7 @@ fields and the splits. It is built beside its final name and renamed when comple
 where it stopped.
 """
 
-__all__ = ["home", "prepare"]
+__all__ = ["prepare"]
 
 import fcntl
 import hashlib
@@ -28,6 +28,7 @@ from segcal.data.prepare_case import prepare_case
 from segcal.data.prepared import MANIFEST, PreparedCohort, is_whole, open_prepared
 from segcal.data.voxels.itk_files import voxel_file
 from segcal.data.voxels.streams import check_path
+from segcal.environment import home
 from segcal.errors import BadData
 from segcal.progress import Progress, silent
 from segcal.tasks import TaskSpec
@@ -38,11 +39,6 @@ _PREPARATION_FIELDS = (
 )  # fmt: skip
 
 log = logging.getLogger(__name__)
-
-
-def home() -> Path:
-    """Where segcal keeps generated and prepared data: $SEGCAL_HOME, or ~/.cache/segcal."""
-    return Path(os.environ.get("SEGCAL_HOME") or Path.home() / ".cache" / "segcal").absolute()
 
 
 def prepare(root: Path, task: TaskSpec, progress: Progress = silent, *, ood: bool = False) -> PreparedCohort:

@@ -37,6 +37,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.utils.search_utils import SearchUtils
 
+from segcal.environment import home
 from segcal.ledger.names import tag
 
 FORMAT = 1
@@ -103,7 +104,7 @@ def versions(client: MlflowClient, filters: str = "") -> list[Version]:
 
 def snapshot_folder() -> Path:
     """Where listings are kept: snapshots/ below $SEGCAL_HOME, or ~/.cache/segcal."""
-    return Path(os.environ.get("SEGCAL_HOME") or Path.home() / ".cache" / "segcal").absolute() / "snapshots"
+    return home() / "snapshots"
 
 
 def snapshot_file(folder: Path, uri: str, experiment: str) -> Path:

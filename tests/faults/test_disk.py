@@ -14,10 +14,10 @@ from tests.faults.sweeps import Sweep
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder on a disk of 3 MB."""
+    """A folder on a disk of 12 MB."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], capture_output=True, text=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", folder], capture_output=True, text=True)
     if mounted.returncode:
         pytest.skip(f"a small file system needs the right to mount one: {mounted.stderr.strip()}")
     yield folder

@@ -36,7 +36,8 @@ def sweep(tmp_path, tiny_files, monkeypatch):
 
     def call(data, *settings):
         said = []
-        return run_sweep(load_plan(tiny_files[1], settings=[*SMALL, *settings]), str(data), said.append), said
+        plan = load_plan(tiny_files[1], settings=[*SMALL, *settings])
+        return run_sweep(plan, str(data), said.append, storage=str(tmp_path / "mlflow-trials")), said
 
     return call
 
@@ -45,11 +46,10 @@ def storage(tmp_path):
     return Storage(str(tmp_path / "mlflow-trials" / "tiny"))
 
 
-def forget(tmp_path):
+def forget(tmp_path, monkeypatch):
     """Lose what MLflow knows."""
     shutil.rmtree(tmp_path / "mlruns")
-    for name in ("mlflow.db", "mlflow.db-wal", "mlflow.db-shm"):
-        (tmp_path / name).unlink(missing_ok=True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'new.db'}")
 
 
 def test_a_changed_file_adds_keeps_and_names(sweep, blobs, tmp_path):
@@ -78,10 +78,10 @@ def test_changed_data_below_the_same_path_make_every_trial_a_new_one(sweep, tmp_
     assert len(models(open_store(), "tiny")) == 4
 
 
-def test_a_registry_that_was_lost_is_told_again_and_nothing_is_trained(sweep, blobs, tmp_path):
+def test_a_registry_that_was_lost_is_told_again_and_nothing_is_trained(sweep, blobs, tmp_path, monkeypatch):
     sweep(blobs, "seeds=1")
     before = {ref.key: ref.weights_sha256 for ref in models(open_store(), "tiny")}
-    forget(tmp_path)
+    forget(tmp_path, monkeypatch)
     again, _ = sweep(blobs, "seeds=1")
     assert (again.already_finished, again.finished, again.untold) == (2, (), {})
     assert {ref.key: ref.weights_sha256 for ref in models(open_store(), "tiny")} == before
@@ -94,10 +94,10 @@ def test_records_that_were_lost_are_not_needed_for_what_is_registered(sweep, blo
     assert (again.already_finished, again.finished) == (2, ())
 
 
-def test_damaged_weights_that_mlflow_does_not_have_are_trained_again(sweep, blobs, tmp_path):
+def test_damaged_weights_that_mlflow_does_not_have_are_trained_again(sweep, blobs, tmp_path, monkeypatch):
     sweep(blobs, "seeds=1")
     before = {key: record.weights_sha256 for key, record in records(storage(tmp_path)).items()}
-    forget(tmp_path)
+    forget(tmp_path, monkeypatch)
     trial = trial_storage(storage(tmp_path), next(iter(before)))
     trial.write(WEIGHTS, trial.read(WEIGHTS)[:-1])
     again, said = sweep(blobs, "seeds=1")
