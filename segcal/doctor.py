@@ -13,7 +13,8 @@ import torch
 from segcal.data.parallel import cores
 from segcal.environment import home
 from segcal.errors import StoreUnreachable
-from segcal.ledger.store import open_store, tracking_uri
+from segcal.ledger.location import tracking_uri
+from segcal.ledger.store import open_store
 from segcal.sweep.plan import load_plan
 from segcal.version import code_version
 

@@ -14,9 +14,10 @@ from mlflow import MlflowClient
 from safetensors.numpy import load
 
 from segcal.errors import BadData, UsageError, nearest
+from segcal.ledger.location import sqlite_file
 from segcal.ledger.names import CONFIG, TASK, WEIGHTS, tag
 from segcal.ledger.snapshot import Version, registered, snapshot_folder
-from segcal.ledger.store import open_store, sqlite_file
+from segcal.ledger.store import open_store
 from segcal.records import ModelRef
 
 _PAGE = 1000

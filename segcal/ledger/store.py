@@ -1,6 +1,6 @@
 """The tracking store: where it is, and whether it answers."""
 
-__all__ = ["IMPATIENT", "Store", "answers", "experiment_id", "is_away", "open_store", "sqlite_file", "tracking_uri"]
+__all__ = ["IMPATIENT", "Store", "answers", "experiment_id", "is_away", "open_store"]
 
 import contextlib
 import fcntl
@@ -16,6 +16,7 @@ from requests import RequestException
 
 from segcal.environment import environment
 from segcal.errors import StoreUnreachable
+from segcal.ledger.location import sqlite_file, tracking_uri
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -25,7 +26,6 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # errors 
 
 Store = MlflowClient  # what other rooms call a client they only pass on
 
-_SQLITE = "sqlite:///"
 # By default MLflow asks a silent server for four minutes. Without retries a request is sent once: what makes a run or
 # a version is not made twice by a client that could not wait.
 IMPATIENT = {
@@ -33,13 +33,6 @@ IMPATIENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-
-
-def tracking_uri() -> str:
-    """$MLFLOW_TRACKING_URI, or mlflow.db in this folder; absolute, because trials run in folders of their own."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
-    path = sqlite_file(uri)
-    return f"{_SQLITE}{path.absolute()}" if path else uri
 
 
 def open_store(uri: str | None = None) -> MlflowClient:
@@ -117,8 +110,3 @@ def experiment_id(client: MlflowClient, name: str) -> str:
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """The file of a SQLite store; None for any other store."""
-    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None

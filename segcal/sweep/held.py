@@ -9,11 +9,11 @@ import re
 from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
-from segcal.data.prepare import home
+from segcal.environment import home
 from segcal.errors import UsageError
 from segcal.journal.lease import Lease
 from segcal.journal.storage import Storage
-from segcal.ledger.store import sqlite_file
+from segcal.ledger.location import sqlite_file
 
 
 def storage_root(uri: str, given: str | None = None) -> str:

@@ -16,8 +16,8 @@ from segcal.data.parallel import cores
 from segcal.data.prepared import PreparedCohort
 from segcal.errors import UsageError
 from segcal.learn.fit import build
+from segcal.ledger.location import tracking_uri
 from segcal.ledger.read import held
-from segcal.ledger.store import tracking_uri
 from segcal.progress import Progress
 from segcal.records import ModelRef
 from segcal.sweep.estimate import (

@@ -7,6 +7,7 @@ __all__ = ["Projection", "Telling"]
 
 import contextlib
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -216,10 +217,10 @@ class Telling:
     def began(self, key: str) -> None:
         self._projection.watch([key])
 
-    def epoch(self, key: str, epoch: int, val_dice: float, step: str) -> None:
+    def epoch(self, key: str, epoch: int, val_dice: float, step: str, best_dice: float = math.nan) -> None:
         pass
 
-    def ended(self, key: str, how: str, why: str = "", epoch: int = 0) -> None:
+    def ended(self, key: str, how: str, why: str = "", epoch: int = 0, best_dice: float = math.nan) -> None:
         self._projection.ended(key)
 
     def close(self) -> None:

@@ -75,7 +75,7 @@ def run_all(
                         failure_config=tune.FailureConfig(max_failures=DEATHS),
                     ),
                 )  # fmt: skip
-                indices = _sort(tuner.fit(), given, outcome)
+                indices = _sort(indices, tuner.fit(), given, outcome)
                 gpus = larger_share(gpus)
             outcome.unfinished += [assignments[index].config.key for index in indices]
         finally:
@@ -86,17 +86,20 @@ def run_all(
     return outcome
 
 
-def _sort(results: tune.ResultGrid, assignments: Sequence[Assignment], outcome: Outcome) -> list[int]:
-    """Put the trials that ended into the outcome; returns those to run again."""
+def _sort(
+    indices: Sequence[int], results: tune.ResultGrid, assignments: Sequence[Assignment], outcome: Outcome
+) -> list[int]:
+    """Put the trials into the outcome; returns those to run again."""
     again = []
-    for result in results:
-        index = (result.config or {})["index"]
-        key, metrics = assignments[index].config.key, result.metrics or {}
+    ended = {result.config["index"]: result for result in results if result.config}  # others never began
+    for index in indices:
+        result = ended.get(index)
+        key, metrics = assignments[index].config.key, (result.metrics if result else None) or {}
         if metrics.get("again"):
             again.append(index)
         elif metrics.get("failed"):
             outcome.failed[key] = metrics["failed"]
-        elif result.error:
+        elif result and result.error:
             outcome.failed[key] = DIED
         elif metrics.get("finished"):
             outcome.finished.append(key)
@@ -106,14 +109,14 @@ def _sort(results: tune.ResultGrid, assignments: Sequence[Assignment], outcome: 
 
 
 def _trainable(config: dict[str, Any], assignments: list[Assignment], run: Run) -> None:
-    epoch, started, due = 0, time.monotonic(), 0.0
+    epoch, best, started, due = 0, 0.0, time.monotonic(), 0.0
 
     def report(record: EpochRecord) -> None:
-        nonlocal epoch, due
-        epoch, now = record.epoch, time.monotonic()
+        nonlocal epoch, best, due
+        epoch, best, now = record.epoch, max(best, record.val_dice), time.monotonic()
         if now >= due:
             due = now + min(max((now - started) / 20, _SHORTEST_S), _LONGEST_S)
-            tune.report({"epoch": epoch, "val_dice": record.val_dice, "step": record.step})
+            tune.report({"epoch": epoch, "val_dice": record.val_dice, "best_dice": best, "step": record.step})
 
     ended: dict[str, Any] = {"finished": True}
     try:
@@ -125,7 +128,7 @@ def _trainable(config: dict[str, Any], assignments: list[Assignment], run: Run) 
             ended = {"again": str(error)}
         else:
             ended = {"failed": f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"}
-    tune.report({"epoch": epoch, **ended})
+    tune.report({"epoch": epoch, "best_dice": best, **ended})
 
 
 class _Events(tune.Callback):  # type: ignore[misc]
@@ -158,10 +161,11 @@ class _Events(tune.Callback):  # type: ignore[misc]
             self._gone(index)
         for view in self._views:
             if how is None:
-                view.epoch(self._key(index), result["epoch"], result["val_dice"], result.get("step", ""))
+                view.epoch(self._key(index), result["epoch"], result["val_dice"], result["step"], result["best_dice"])
             else:
                 why = result[how]
-                view.ended(self._key(index), how, why if isinstance(why, str) else "", result["epoch"])
+                text = why if isinstance(why, str) else ""
+                view.ended(self._key(index), how, text, result["epoch"], result["best_dice"])
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._gone(trial.config["index"])

@@ -3,7 +3,8 @@ import sqlite3
 import pytest
 
 from segcal.errors import StoreUnreachable
-from segcal.ledger.store import experiment_id, open_store, tracking_uri
+from segcal.ledger.location import tracking_uri
+from segcal.ledger.store import experiment_id, open_store
 
 
 def test_default_store_is_a_file_here_with_an_absolute_uri(tmp_path, monkeypatch):
