@@ -42,6 +42,7 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory):
         "MLFLOW_EXPERIMENT_ID",
         "MLFLOW_EXPERIMENT_NAME",
         "RAY_ADDRESS",
+        "SEGCAL_STORAGE",
     ):
         patch.delenv(name, raising=False)
     patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -29,6 +29,7 @@ class Holder:
     token: str
     host: str
     boot: str  # of the host since when; process ids are given anew after it
+    space: str  # of process ids: a container has its own
     pid: int
     born: str  # of the process, in the kernel's clock: a process id can be given again
     user: str
@@ -78,12 +79,13 @@ class Lease:
                         storage.remove(NAME)
 
     def release(self) -> None:
-        """Let go; nothing where it is lost."""
+        """Let go; nothing where it is lost. A storage that is away keeps it until the next driver finds it stale."""
         self._released.set()
         self._beating.join()
-        holder = holder_of(self._storage)
-        if holder and holder.token == self.token:
-            self._storage.remove(NAME)
+        with contextlib.suppress(OSError):
+            holder = holder_of(self._storage)
+            if holder and holder.token == self.token:
+                self._storage.remove(NAME)
 
     def _beat(self) -> None:
         while not self._released.wait(self._beat_s):
@@ -102,13 +104,13 @@ def holder_of(storage: Storage) -> Holder | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError):  # of another version, or not ours
-        return Holder("", "unknown", "", 0, "", "unknown", "unknown")
+        return Holder("", "unknown", "", "", 0, "", "unknown", "unknown")
 
 
 def is_alive(holder: Holder) -> bool | None:
     """Whether a holder's process lives; None where it cannot be asked from here."""
     me = _me()
-    if holder.host != me.host:
+    if (holder.host, holder.space) != (me.host, me.space):
         return None
     return holder.boot == me.boot and _born(holder.pid) == holder.born
 
@@ -151,11 +153,12 @@ def _exclusive(storage: Storage) -> Iterator[None]:
 
 
 def _me() -> Holder:
-    boot = Path("/proc/sys/kernel/random/boot_id")
+    boot, space = Path("/proc/sys/kernel/random/boot_id"), "/proc/self/ns/pid"
     return Holder(
         token=uuid.uuid4().hex,
         host=platform.node(),
         boot=boot.read_text().strip() if boot.exists() else "",
+        space=os.readlink(space) if os.path.lexists(space) else "",
         pid=os.getpid(),
         born=_born(os.getpid()) or "",
         user=_user(),

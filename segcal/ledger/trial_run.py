@@ -82,14 +82,15 @@ class TrialRun:
             self._client.log_batch(self.run_id, metrics=metrics)
         self._epochs = max(self._epochs, len(told))
 
-    def has(self, epoch: int) -> bool:
-        """Whether the checkpoint of an epoch is there."""
-        return epoch in self._models
+    def has(self, epoch: int, digest: str | None = None) -> bool:
+        """Whether the checkpoint of an epoch is there, with weights of this sha256 where one is named."""
+        model = self._models.get(epoch)
+        return model is not None and digest in (None, model.tags[tag("weights_sha256")])
 
     def checkpoint(self, told: Told, weights: bytes, digest: str) -> None:
         """The weights of an epoch as a LoggedModel, which the epoch's metrics are linked to."""
         record, time_ms = told
-        if self.has(record.epoch):
+        if self.has(record.epoch, digest):
             return
         model = self._client.create_logged_model(
             self._sweep.experiment_id,

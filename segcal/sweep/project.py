@@ -157,7 +157,7 @@ class Projection:
         """The best weights so far, where MLflow does not have them."""
         record = progress.record
         if record.state == "finished":
-            if not run.has(record.best_epoch):
+            if not run.has(record.best_epoch, record.weights_sha256):
                 run.checkpoint(told[record.best_epoch - 1], trial.read(WEIGHTS), record.weights_sha256)
         elif progress.state and told:
             best = max(range(progress.state.epoch), key=lambda index: told[index][0].val_dice) + 1

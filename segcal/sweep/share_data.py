@@ -7,8 +7,8 @@ import json
 import shutil
 from pathlib import Path
 
-from segcal.data.prepare import home
 from segcal.data.prepared import MANIFEST, PreparedCohort, open_prepared
+from segcal.environment import home
 from segcal.errors import BadData
 from segcal.journal.storage import Storage
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from segcal.data.cohort import OOD
 from segcal.data.phantom.embedded import embedded_cohort
-from segcal.data.prepare import home, prepare
+from segcal.data.prepare import prepare
 from segcal.data.prepared import PreparedCohort
+from segcal.environment import home
 from segcal.errors import UsageError
 from segcal.progress import Progress, lines
 from segcal.sweep.plan import Plan

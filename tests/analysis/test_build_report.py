@@ -12,7 +12,8 @@ import pytest
 from segcal.analysis.build_report import Request, build_report, make_report
 from segcal.analysis.ensembles import recipes
 from segcal.analysis.members import load_pool
-from segcal.data.prepare import home, prepare
+from segcal.data.prepare import prepare
+from segcal.environment import home
 from segcal.errors import BadData, UsageError
 from segcal.ledger.names import tag
 from segcal.ledger.read import models

@@ -9,6 +9,7 @@ import pytest
 
 from segcal.cli import main
 from segcal.data.layouts.brats import find
+from segcal.ledger.store import open_store
 
 
 def run(capsys, *argv):
@@ -159,7 +160,7 @@ def test_a_wrong_request_is_one_line_with_its_exit_code(capsys, tmp_path, monkey
 
 def test_an_experiment_without_models_exits_4(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run(capsys, "sweep", "--data", "no/such/folder", "--experiment", "empty")
+    open_store().create_experiment("empty")
     code, _, err = run(capsys, "report", "--experiment", "empty")
     assert code == 4
     assert "must hold registered models, got none" in one_line_error(err)

@@ -1,14 +1,27 @@
 """A sweep over data of other layouts; its trials are stand-ins, so that only what surrounds them is run."""
 
+from dataclasses import asdict
+
+import numpy as np
 import pytest
 
 from segcal.cli import main
 from segcal.data.phantom.embedded import write_cohort
-from segcal.errors import UsageError
+from segcal.errors import SweepHeld, UsageError
+from segcal.journal.reading import trial_storage
+from segcal.journal.record import read_record
+from segcal.journal.trial import TrialJournal
+from segcal.ledger.names import tag
+from segcal.ledger.read import models
 from segcal.ledger.store import open_store
+from segcal.ledger.sweep_run import start_sweep
+from segcal.records import EpochRecord
+from segcal.sweep.held import held_sweep, sweep_storage
+from segcal.sweep.outcome import Outcome
 from segcal.sweep.plan import load_plan
-from segcal.sweep.run_sweep import run_sweep
-from segcal.sweep.schedule import Outcome
+from segcal.sweep.run_sweep import reconcile, run_sweep
+from segcal.trial import TrialConfig
+from tests.fresh_store import fresh_store
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +37,7 @@ def assigned(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = []
 
-    def run_all(assignments, resources, say):
+    def run_all(assignments, resources, say, **options):
         given.extend(assignments)
         return Outcome(finished=[assignment.config.key for assignment in assignments])
 
@@ -63,3 +76,59 @@ def test_patients_in_two_splits_end_with_4(assigned, tmp_path, capsys):
     code = main(["sweep", "--task", "prostate", "--set", "task_fields.layout=csv", "--data", str(tmp_path / "d")])
     assert code == 4
     assert "b: cases of patient P must be in one split, got a in train and b in test" in capsys.readouterr().err
+
+
+def one_epoch(records, seed, end):
+    """A trial on record; end: whether its process lived to finish it."""
+    config = TrialConfig(
+        task="tiny", label="ce", data_digest="d1", in_channels=3, n_classes=2, dims=2, seed=seed, loss="cross_entropy",
+        head="softmax", weights="none", class_weights=(1.0, 1.0), batch=4,
+    )  # fmt: skip
+    journal = TrialJournal(trial_storage(records, config.key))
+    journal.begin(config.key, asdict(config), {"name": "tiny", "labels": {"1": "a"}}, "1.0", {})
+    weights = {"w": np.full(3, seed, dtype=np.float32)}
+    state = {"best.w": weights["w"], "training.best_epoch": np.ones(1), "training.best": np.ones(1)}
+    journal.epoch(EpochRecord(1, 0.5, 0.5, (0.5,), 0.005, 1.0, weights, state=lambda: state))
+    if end:
+        journal.finish()
+    return config.key
+
+
+def test_what_a_killed_sweep_left_is_told_and_closed_and_nothing_trained(assigned, tmp_path):
+    client, said = fresh_store(tmp_path), []
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    records = sweep_storage(uri, "calib")
+    dead = start_sweep(client, "calib", "sweep", {}, "", storage=records.uri)
+    finished, cut_short = one_epoch(records, 0, True), one_epoch(records, 1, False)
+    for _ in range(2):
+        assert reconcile("calib", said.append) == {}
+        assert [ref.key for ref in models(client, "calib")] == [finished]
+        runs = client.search_runs([dead.experiment_id], f"tags.`{tag('kind')}` = 'trial'")
+        assert {run.data.tags[tag("key")]: run.info.status for run in runs} == {
+            finished: "FINISHED", cut_short: "KILLED",
+        }  # fmt: skip
+        assert client.get_run(dead.run_id).info.status == "KILLED"
+        assert read_record(trial_storage(records, cut_short)).state == "stopped"
+    assert said == [
+        "experiment 'calib': 2 trials told to MLflow, 1 runs closed",
+        "experiment 'calib': 0 trials told to MLflow, 0 runs closed",
+    ]
+    assert assigned == []
+    assert "lease.json" not in records.names()
+
+
+def test_there_is_nothing_to_tell_without_records(assigned, tmp_path):
+    fresh_store(tmp_path)
+    with pytest.raises(UsageError, match=r"experiment 'calib' must have records, got none in .*; name its --storage"):
+        reconcile("calib", print)
+    assert not (tmp_path / "mlflow-trials").exists()
+
+
+def test_a_sweep_that_is_held_is_left_alone(prostates, assigned, tmp_path):
+    fresh_store(tmp_path)
+    with held_sweep(sweep_storage(f"sqlite:///{tmp_path}/mlflow.db", "calib"), print):
+        with pytest.raises(SweepHeld, match="a sweep must have one driver, got a second"):
+            run_sweep(load_plan(task="prostate3d", settings=SMALL), str(prostates / "PROSTATEx"), print)
+        with pytest.raises(SweepHeld):
+            reconcile("calib", print)
+    assert assigned == []

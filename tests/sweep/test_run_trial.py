@@ -1,71 +1,131 @@
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
-from segcal.ledger.names import tag
+from segcal.errors import BadData
+from segcal.journal.checkpoint import state_files
+from segcal.journal.lease import Lease
+from segcal.journal.reading import look, trial_storage
+from segcal.journal.record import read_record
+from segcal.journal.storage import Storage
 from segcal.ledger.read import models
 from segcal.ledger.store import open_store
-from segcal.ledger.write import start_sweep
-from segcal.sweep.run_trial import Assignment, OutOfGpuMemory, larger_share, run_trial, trial_device
+from segcal.sweep.run_trial import Assignment, OutOfGpuMemory, larger_share, run_trial, train, trial_device
+from segcal.sweep.stopping import Pruned, Stopped, ask_to_stop
 
 
 @pytest.fixture
-def assign(tmp_path, monkeypatch, trained, tiny_task, cohort):
-    monkeypatch.chdir(tmp_path)
-    client = open_store()
-    sweep = start_sweep(client, "calib", "sweep", {}, "")
-
+def assign(tmp_path, trained, tiny_task, cohort):
     def make(**changes):
         config = replace(trained[1][0], **changes)
-        return Assignment(config, tiny_task, cohort.folder, sweep, client.tracking_uri, "test")
+        return Assignment(config, tiny_task, Storage(str(tmp_path / "calib")), "test", cohort.folder)
 
-    return client, make
+    return make
+
+
+def record_of(assignment):
+    return read_record(trial_storage(assignment.storage, assignment.config.key))
+
+
+def log_of(assignment):
+    return trial_storage(assignment.storage, assignment.config.key).read("log.txt").decode()
+
+
+def facts(record):
+    return record.epoch, record.train_loss, record.val_dice, record.lr
 
 
 def test_the_same_trial_ends_in_the_same_weights_and_another_seed_does_not(trained, assign):
-    client, make = assign
-    run_trial(make())
-    run_trial(make(seed=11))
-    again, other = (ref.weights_sha256 for ref in models(client, "calib"))
+    same, other = assign(), assign(seed=11)
+    run_trial(same)
+    run_trial(other)
     first = models(open_store(trained[0]), "tiny")[0].weights_sha256
-    assert again == first
-    assert other != first
+    assert record_of(same).weights_sha256 == first
+    assert record_of(other).weights_sha256 != first
 
 
-def test_every_epoch_is_reported_and_logged(assign):
-    client, make = assign
-    records = []
-    run_trial(make(epochs=2), records.append)
+def test_every_epoch_is_reported_and_on_record(assign):
+    records, assignment = [], assign(epochs=2)
+    run_trial(assignment, records.append)
     assert [record.epoch for record in records] == [1, 2]
-    (ref,) = models(client, "calib")
-    history = client.get_metric_history(ref.run_id, "train_loss")
-    assert [metric.value for metric in history] == [record.train_loss for record in records]
-    assert ref.val_dice == pytest.approx(max(record.val_dice for record in records), abs=1e-6)
+    progress = look(trial_storage(assignment.storage, assignment.config.key))
+    assert [facts(line.record) for line in progress.lines] == [facts(record) for record in records]
+    assert progress.record.state == "finished"
+    assert progress.record.val_dice == max(record.val_dice for record in records)
+    assert progress.record.software["device"].startswith("cpu")
 
 
 def test_a_diverging_trial_fails_with_its_reason(assign):
-    client, make = assign
+    assignment = assign(lr=1e30)
     with pytest.raises(FloatingPointError, match="must stay finite"):
-        run_trial(make(lr=1e30))
-    (run,) = client.search_runs([make().sweep.experiment_id], f"tags.`{tag('kind')}` = 'trial'")
-    assert run.info.status == "FAILED"
-    assert "must stay finite, got nan" in run.data.tags[tag("error")]
+        run_trial(assignment)
+    record = record_of(assignment)
+    assert record.state == "failed"
+    assert record.error.startswith("FloatingPointError: the training loss must stay finite, got nan")
+    assert "Traceback" in log_of(assignment)
 
 
-def test_an_interrupted_trial_is_killed_not_running(assign):
-    client, make = assign
+@pytest.mark.parametrize("changes", [{}, {"dropout": 0.5, "mc_samples": 2, "lr_patience": 1}])
+def test_an_interrupted_trial_is_stopped_and_goes_on_as_if_it_had_not_been(assign, tmp_path, changes):
+    whole, undisturbed = [], replace(assign(**changes), storage=Storage(str(tmp_path / "undisturbed")))
+    run_trial(undisturbed, whole.append)
 
     def interrupt(record):
-        raise KeyboardInterrupt
+        if record.epoch == 2:
+            raise KeyboardInterrupt
 
+    assignment = assign(**changes)
     with pytest.raises(KeyboardInterrupt):
-        run_trial(make(), interrupt)
-    (run,) = client.search_runs([make().sweep.experiment_id], f"tags.`{tag('kind')}` = 'trial'")
-    assert run.info.status == "KILLED"
-    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val_dice")] == [1]
-    (model,) = client.search_logged_models([run.info.experiment_id])
-    assert model.source_run_id == run.info.run_id
+        run_trial(assignment, interrupt)
+    trial = trial_storage(assignment.storage, assignment.config.key)
+    progress = look(trial)
+    assert (progress.record.state, [line.epoch for line in progress.lines]) == ("stopped", [1, 2])
+    assert [file.epoch for file in state_files(trial.names())] == [2]
+    again = []
+    run_trial(assignment, again.append)
+    assert [facts(record) for record in again] == [facts(record) for record in whole]
+    record = record_of(assignment)
+    assert (record.state, record.attempts) == ("finished", 2)
+    assert record.weights_sha256 == record_of(undisturbed).weights_sha256
+
+
+def test_a_trial_stops_where_the_driver_asks_it_to(assign, monkeypatch):
+    monkeypatch.setattr("segcal.sweep.stopping.LOCAL_S", 0.0)
+    assignment = assign()
+    lease = Lease.take(assignment.storage, print)
+    held = replace(assignment, lease=lease.token)
+    ask = partial(ask_to_stop, assignment.storage, lease.token)
+    with pytest.raises(Stopped, match="the sweep was stopped"):
+        run_trial(held, lambda record: ask())
+    assert record_of(assignment).state == "stopped"
+    assert record_of(assignment).epochs >= 1
+    lease.release()
+
+
+def test_a_pruned_trial_is_on_record_as_such_and_can_go_on(assign):
+    assignment = assign()
+    training = train(assignment)
+    next(training)
+    with pytest.raises(Pruned):
+        training.throw(Pruned)
+    assert (record_of(assignment).state, record_of(assignment).epochs) == ("pruned", 1)
+    assert [record.epoch for record in train(assignment)] == [1, 2, 3]
+    assert record_of(assignment).state == "finished"
+
+
+def test_a_trial_of_a_driver_that_is_none_any_more_does_not_begin(assign):
+    assignment = assign()
+    assignment.storage.write("plans", b"something")
+    with pytest.raises(Stopped, match="the sweep has another driver"):
+        run_trial(replace(assignment, lease="another"))
+    assert record_of(assignment) is None
+
+
+def test_a_machine_that_does_not_see_the_records_says_so(assign):
+    with pytest.raises(BadData, match="the sweep's records must be seen by every machine that trains, got nothing in"):
+        run_trial(replace(assign(), lease="another"))
 
 
 OUT_OF_MEMORY = [
@@ -84,19 +144,17 @@ OUT_OF_MEMORY = [
     ],
 )
 def test_a_trial_without_enough_gpu_memory_says_what_share_comes_next(assign, monkeypatch, share, again, reason, error):
-    client, make = assign
-
     def starve(*arguments, **options):
         raise error
 
     monkeypatch.setattr("segcal.sweep.run_trial.fit", starve)
-    assignment = replace(make(), gpus=share)
+    assignment = replace(assign(), gpus=share)
     with pytest.raises(OutOfGpuMemory) as caught:
         run_trial(assignment)
     assert (str(caught.value), caught.value.again) == (reason, again)
-    (run,) = client.search_runs([assignment.sweep.experiment_id], f"tags.`{tag('kind')}` = 'trial'")
-    assert (run.info.status, run.data.tags[tag("error")]) == ("FAILED", reason)
-    assert run.data.tags.get(tag("again_with_gpus")) == (f"{again:g}" if again else None)
+    record = record_of(assignment)
+    assert (record.state, record.error) == ("failed", reason)
+    assert record.tags == ({"again_with_gpus": f"{again:g}"} if again else {})
 
 
 def test_a_process_takes_its_share_of_a_gpu(monkeypatch):
@@ -113,12 +171,11 @@ def test_a_process_takes_its_share_of_a_gpu(monkeypatch):
 
 def test_a_dropout_network_may_choose_its_checkpoint_by_monte_carlo(assign):
     """Both train alike, mask by mask: only the validation differs."""
-    _, make = assign
     records = {}
     for mc_validation in (False, True):
         config = {"dropout": 0.5, "mc_samples": 4, "mc_validation": mc_validation}
         records[mc_validation] = []
-        run_trial(make(**config), records[mc_validation].append)
+        run_trial(assign(**config), records[mc_validation].append)
     plain, sampled = records[False], records[True]
     assert [record.train_loss for record in plain] == [record.train_loss for record in sampled]
     assert [record.val_dice for record in plain] != [record.val_dice for record in sampled]

@@ -79,34 +79,26 @@ def test_a_second_call_trains_only_what_is_new(swept, blobs, tiny_files):
     assert "starting Ray" not in third.stderr
 
 
-def test_ray_and_plain_function_train_the_same_weights(swept, trained, tmp_path, monkeypatch):
-    from segcal.sweep.run_trial import Assignment, run_trial
-
-    client = open_store(f"sqlite:///{swept[0]}/mlflow.db")
-    ref = next(ref for ref in models(client, "tiny") if (ref.label, ref.seed) == ("dice", 1))
+def test_ray_and_plain_function_train_the_same_weights(swept, tmp_path):
     from pydantic import TypeAdapter
 
-    from segcal.data.prepare import home
+    from segcal.environment import home
+    from segcal.journal.reading import trial_storage
+    from segcal.journal.record import read_record
+    from segcal.journal.storage import Storage
     from segcal.ledger.read import load_checkpoint
-    from segcal.ledger.write import start_sweep
+    from segcal.sweep.run_trial import Assignment, run_trial
     from segcal.tasks import TaskSpec
     from segcal.trial import TrialConfig
 
+    client = open_store(f"sqlite:///{swept[0]}/mlflow.db")
+    ref = next(ref for ref in models(client, "tiny") if (ref.label, ref.seed) == ("dice", 1))
     checkpoint = load_checkpoint(client, ref)
-    monkeypatch.chdir(tmp_path)
-    plain = open_store()
-    sweep = start_sweep(plain, "plain", "sweep", {}, "")
-    run_trial(
-        Assignment(
-            TypeAdapter(TrialConfig).validate_python(checkpoint.config),
-            TypeAdapter(TaskSpec).validate_python(checkpoint.task),
-            home() / "prepared" / ref.data_digest,
-            sweep,
-            plain.tracking_uri,
-            "test",
-        )
-    )
-    assert models(plain, "plain")[0].weights_sha256 == ref.weights_sha256
+    config = TypeAdapter(TrialConfig).validate_python(checkpoint.config)
+    task = TypeAdapter(TaskSpec).validate_python(checkpoint.task)
+    records = Storage(str(tmp_path))
+    run_trial(Assignment(config, task, records, "test", home() / "prepared" / ref.data_digest))
+    assert read_record(trial_storage(records, config.key)).weights_sha256 == ref.weights_sha256
 
 
 @pytest.fixture
@@ -124,8 +116,12 @@ def one_gpu():
 def test_a_trial_that_needs_more_of_a_gpu_is_run_again_with_more(
     one_gpu, trained, tiny_task, cohort, tmp_path, monkeypatch
 ):
-    from segcal.ledger.write import start_sweep
+    from segcal.journal.reading import trial_storage
+    from segcal.journal.record import read_record
+    from segcal.journal.storage import Storage
+    from segcal.ledger.sweep_run import start_sweep
     from segcal.sweep.plan import Resources
+    from segcal.sweep.project import Projection
     from segcal.sweep.run_trial import Assignment
     from segcal.sweep.schedule import run_all
 
@@ -149,30 +145,28 @@ def test_a_trial_that_needs_more_of_a_gpu_is_run_again_with_more(
             module.fit = fit
 
     monkeypatch.chdir(tmp_path)
-    client, said = open_store(), []
-    sweep = start_sweep(client, "calib", "sweep", {}, "", cohort.manifest, "tiny")
+    client, said, records = open_store(), [], Storage(str(tmp_path / "records"))
+    sweep = start_sweep(client, "calib", "sweep", {}, "", cohort.manifest, "tiny", records.uri)
     first = trained[1][0]
     assignments = [
-        Assignment(replace(first, seed=seed), tiny_task, cohort.folder, sweep, client.tracking_uri, "test")
-        for seed in range(3)
+        Assignment(replace(first, seed=seed), tiny_task, records, "test", cohort.folder) for seed in range(3)
     ]
+    keys = [assignment.config.key for assignment in assignments]
     outcome = run_all(assignments, Resources(gpus=0.25), said.append, run)
-    assert (sorted(outcome.finished), outcome.unfinished) == (["ce seed 0", "ce seed 1"], [])
+    assert (sorted(outcome.finished), outcome.unfinished) == (sorted(keys[:2]), [])
     assert outcome.failed == {
-        "ce seed 2": "OutOfGpuMemory: a trial must fit into the memory of a whole GPU, got more with batch 4; "
-        "lower `batch`"
+        keys[2]: "OutOfGpuMemory: a trial must fit into the memory of a whole GPU, got more with batch 4; lower `batch`"
     }
-    assert {ref.key for ref in models(client, "calib")} == {assignment.config.key for assignment in assignments[:2]}
+    found = [read_record(trial_storage(records, key)) for key in keys]
+    assert [(record.state, record.attempts) for record in found] == [("finished", 1), ("finished", 2), ("failed", 3)]
+    projection = Projection(client, sweep, records, said.append)
+    projection.start(keys)
+    assert projection.close(60) == {}
+    assert {ref.key for ref in models(client, "calib")} == set(keys[:2])
     runs = client.search_runs([sweep.experiment_id], f"tags.`{tag('kind')}` = 'trial'")
-    attempts = {seed: [] for seed in range(3)}
-    for run in sorted(runs, key=lambda run: run.info.start_time):
-        again = run.data.tags.get(tag("again_with_gpus"))
-        attempts[int(run.data.tags[tag("seed")])].append((run.info.status, again))
-    assert attempts == {
-        0: [("FINISHED", None)],
-        1: [("FAILED", "0.5"), ("FINISHED", None)],
-        2: [("FAILED", "0.5"), ("FAILED", "1"), ("FAILED", None)],
-    }
+    ends = sorted((int(run.data.tags[tag("seed")]), run.info.status, tag("error") in run.data.tags) for run in runs)
+    assert ends == [(0, "FINISHED", False), (1, "FINISHED", False), (2, "FAILED", True)]  # one run a trial
+    assert not [run for run in runs if tag("again_with_gpus") in run.data.tags]
     for seed, share, more in ((1, "0.25", "0.5"), (2, "0.25", "0.5"), (2, "0.5", "1")):
         line = f"ce seed {seed}: out of GPU memory with a share of {share}; again with {more}"
         assert sum(text.endswith(line) for text in said) == 1
