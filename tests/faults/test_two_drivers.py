@@ -10,6 +10,7 @@ from segcal.journal.lease import holder_of
 from tests.faults.sweeps import kill_group
 
 
+@pytest.mark.fault
 def test_the_second_says_who_holds_it_and_exits(sweep, count):
     first = sweep.start()
     sweep.wait_for(lambda: holder_of(sweep.storage))
