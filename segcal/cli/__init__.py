@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -21,9 +21,14 @@ from segcal import __version__
 from segcal.cli.data import add_data
 from segcal.cli.gc import add_gc
 from segcal.cli.plan import add_plan, add_sweep_arguments, load_sweep
+from segcal.cli.search import add_search
+from segcal.cli.status import add_status
 from segcal.cli.verb import add_verb, say
 from segcal.errors import SegcalError, StoreUnreachable, TrialsFailed
 from segcal.progress import bars
+
+if TYPE_CHECKING:
+    from segcal.sweep.run_sweep import View
 
 # Heavy libraries are imported by the verb that needs them, so that --help is quick.
 
@@ -60,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     add_plan(verbs)
     _add_sweep(verbs)
+    add_search(verbs)
+    add_status(verbs)
     _add_report(verbs)
     add_data(verbs)
     _add_task(verbs)
@@ -115,14 +122,14 @@ def _sweep(arguments: argparse.Namespace) -> None:
     from segcal.sweep.run_sweep import reconcile, run_sweep
 
     if arguments.reconcile:
-        untold = reconcile(plan.experiment, say, arguments.storage)
+        untold = reconcile(plan.experiment, say, arguments.storage or None)
         if arguments.json:
             print(json.dumps({"experiment": plan.experiment, "untold": untold}))
         _check_told(untold)
         return
     result = run_sweep(
-        plan, arguments.data, say, ood=arguments.ood or None, progress=bars(say), storage=arguments.storage,
-        address=arguments.address,
+        plan, arguments.data, say, ood=arguments.ood or None, progress=bars(say), storage=arguments.storage or None,
+        address=arguments.address or None, view=_view_of(plan.experiment),
     )  # fmt: skip
     if arguments.json:
         print(json.dumps(asdict(result)))
@@ -134,6 +141,20 @@ def _sweep(arguments: argparse.Namespace) -> None:
         raise TrialsFailed(f"{len(result.failed)} of {result.trials} trials failed, the others finished: {reasons}")
     say(f"done: {result.trials} trained models in experiment '{result.experiment}'")
     say(f"next: segcal report --experiment {result.experiment}   or browse: mlflow ui")
+
+
+def _view_of(experiment: str) -> "View | None":
+    """A live view where stderr is a terminal that can redraw; None: lines."""
+    if not sys.stderr.isatty():
+        return None
+    from rich.console import Console
+
+    from segcal.sweep.live import LiveView
+
+    console = Console(stderr=True)
+    if not console.is_terminal or console.is_dumb_terminal:
+        return None
+    return lambda assignments: LiveView(assignments, experiment, console)
 
 
 def _check_told(untold: Mapping[str, str]) -> None:

@@ -1,17 +1,16 @@
 """`segcal plan`: what a sweep will take, before it takes it."""
 
-__all__ = ["add_plan", "add_sweep_arguments", "load_sweep"]
+__all__ = ["add_plan", "add_sweep_arguments", "given_settings", "load_sweep"]
 
 import argparse
 import json
 import math
-import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segcal.cli.verb import add_verb, say
+from segcal.cli.verb import add_verb, say, seconds_of
 from segcal.errors import UsageError
 from segcal.progress import bars
 from segcal.sweep.estimate import Span, duration
@@ -19,8 +18,6 @@ from segcal.sweep.estimate import Span, duration
 if TYPE_CHECKING:
     from segcal.sweep.plan import Plan
     from segcal.sweep.plan_sweep import SweepPlan
-
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "": 3600}
 
 
 def add_plan(verbs: Any) -> None:
@@ -55,22 +52,24 @@ def load_sweep(arguments: argparse.Namespace) -> "Plan":
     """The sweep that the arguments name. Raises UsageError for the first thing that is wrong."""
     from segcal.sweep.plan import load_plan
 
-    # `mlflow run` passes every parameter; one that was not given is empty.
-    settings = [part.strip() for text in arguments.settings for part in text.split(";") if part.strip()]
     return load_plan(
         Path(arguments.file) if arguments.file else None,
         arguments.task or None,
         arguments.scale or None,
         arguments.experiment or None,
-        settings,
+        given_settings(arguments),
     )
+
+
+def given_settings(arguments: argparse.Namespace) -> list[str]:
+    """The values of --set. `mlflow run` passes every parameter; one that was not given is empty."""
+    return [part.strip() for text in arguments.settings for part in text.split(";") if part.strip()]
 
 
 def within_seconds(text: str) -> float:
     """Seconds of a time such as 24h, 90m, 30s, 2d, or a number of hours. Raises UsageError for any other text."""
-    parts = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([smhd]?)\s*", text)
-    seconds = float(parts[1]) * _SECONDS[parts[2]] if parts else 0.0
-    if not 0 < seconds < math.inf:
+    seconds = seconds_of(text)
+    if not seconds or not math.isfinite(seconds):
         raise UsageError(f"--within must be a time above 0, got '{text}'; write 24h, 90m, 30s, 2d, or hours")
     return seconds
 

@@ -1,6 +1,9 @@
 """A sweep file, validated: which recipes, which seeds, with what resources; and the trials that follow from it."""
 
-__all__ = ["Plan", "load_plan", "trials"]
+__all__ = [
+    "RECIPE_FIELDS", "Plan", "SweepFile", "load_plan", "plan_of", "read_sweep", "recipe_of",
+    "settings_of", "sweep_file", "trials",
+]  # fmt: skip
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -37,6 +40,7 @@ class SweepFile(BaseModel):
     """The file's keys. `training` holds settings of all recipes; a scale replaces any of the other keys.
 
     A recipe may have `seeds` of its own: fewer of what is costly to predict, such as Monte Carlo dropout.
+    `search` makes it a file for `segcal search`, which validates it (segcal.search.space).
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -47,6 +51,7 @@ class SweepFile(BaseModel):
     training: dict[str, Any] = {}
     recipes: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     resources: Resources = Resources()
+    search: dict[str, Any] | None = None
     scales: dict[str, dict[str, Any]] = {}
 
 
@@ -85,6 +90,18 @@ def load_plan(
     Raises UsageError with the first thing that is wrong.
     """
     path = path or sweep_file(task or "brain")
+    sweep, scale = read_sweep(path, task, scale, experiment, settings)
+    if sweep.search is not None:
+        raise UsageError(f"{path}: a file with `search` is for `segcal search`, got it for a sweep")
+    plan = plan_of(sweep, scale)
+    trials(plan, "not yet known", [1] * plan.task.n_classes)  # every value is checked before any data are read
+    return plan
+
+
+def read_sweep(
+    path: Path, task: str | None, scale: str | None, experiment: str | None, settings: Sequence[str]
+) -> tuple[SweepFile, str]:
+    """The file with its scale and the settings applied, and the scale's name; its values are not checked yet."""
     raw = read_yaml(path)
     scales = raw.get("scales") or {}
     if scale is None:
@@ -98,18 +115,19 @@ def load_plan(
         raw["task"] = task
     if experiment:
         raw["experiment"] = experiment
-    sweep = validate(TypeAdapter(SweepFile), raw, str(path))
-    spec = load_task(sweep.task, sweep.task_fields)
-    plan = Plan(
+    return validate(TypeAdapter(SweepFile), raw, str(path)), scale
+
+
+def plan_of(sweep: SweepFile, scale: str) -> Plan:
+    """The plan of a file's content. Raises UsageError for an unknown name."""
+    return Plan(
         experiment=sweep.experiment,
-        task=spec,
+        task=load_task(sweep.task, sweep.task_fields),
         scale=scale,
         seeds={label: _seeds(fields_.get("seeds", sweep.seeds)) for label, fields_ in sweep.recipes.items()},
-        recipes={label: _recipe(label, {**sweep.training, **_settings(f)}) for label, f in sweep.recipes.items()},
+        recipes={label: recipe_of(label, {**sweep.training, **settings_of(f)}) for label, f in sweep.recipes.items()},
         resources=sweep.resources,
     )
-    trials(plan, "not yet known", [1] * spec.n_classes)  # every value is checked before any data are read
-    return plan
 
 
 def trials(plan: Plan, data_digest: str, class_voxels: Sequence[int]) -> list[TrialConfig]:
@@ -150,22 +168,26 @@ def class_weights(rule: str, task: TaskSpec, class_voxels: Sequence[int]) -> tup
     return (1.0,) * task.n_classes
 
 
-def sweep_file(task: str) -> Path:
-    """sweeps/<task>.yaml here or beside the package; sweeps/default.yaml for a user's own task."""
-    name = f"{task}.yaml" if task in TASKS else "default.yaml"
+def sweep_file(task: str, verb: str = "sweep") -> Path:
+    """sweeps/<task>.yaml here or beside the package; sweeps/default.yaml for a user's own task.
+
+    That of a search is sweeps/<task>-search.yaml.
+    """
+    name = f"{task if task in TASKS else 'default'}{'-search' if verb == 'search' else ''}.yaml"
     if task not in TASKS and not task.endswith((".yaml", ".yml")):
         load_task(task)  # raises with the names that are known
     for folder in (Path.cwd(), Path(segcal.__file__).parent.parent):
         if (folder / "sweeps" / name).exists():
             return folder / "sweeps" / name
-    raise UsageError(f"no sweep file sweeps/{name} here or beside the package; name one: segcal sweep FILE")
+    raise UsageError(f"no {verb} file sweeps/{name} here or beside the package; name one: segcal {verb} FILE")
 
 
-def _settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe of a file without its seeds."""
     return {key: value for key, value in recipe.items() if key != "seeds"}
 
 
-def _recipe(label: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def recipe_of(label: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe with the paper's choices for its loss where it is silent."""
     for key in given:
         if key not in RECIPE_FIELDS:

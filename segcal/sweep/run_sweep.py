@@ -3,7 +3,6 @@
 __all__ = ["SweepResult", "View", "reconcile", "run_sweep"]
 
 import contextlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,11 +13,13 @@ from segcal.journal.planned import Planned, PlannedTrial, changes, read_plans, w
 from segcal.journal.reading import trial_storage
 from segcal.journal.record import CUT_SHORT, close_record
 from segcal.journal.storage import Storage
-from segcal.ledger.store import IMPATIENT, Store, experiment_id, is_away, open_store, tracking_uri
-from segcal.ledger.sweep_run import SweepRun, close_left, end_sweep, start_sweep
+from segcal.ledger.location import tracking_uri
+from segcal.ledger.store import IMPATIENT, experiment_id, open_store
+from segcal.ledger.sweep_run import SweepRun, close_left
 from segcal.progress import Progress
 from segcal.sweep.held import held_sweep, sweep_storage
 from segcal.sweep.outcome import Outcome
+from segcal.sweep.parent import GRACE_S, close_parent, keep_manifest, open_parent, status_of
 from segcal.sweep.plan import Plan, trials
 from segcal.sweep.project import Projection, Telling
 from segcal.sweep.run_trial import Assignment
@@ -28,8 +29,6 @@ from segcal.sweep.trained import find_trained
 from segcal.sweep.view import LinesView, SweepView
 from segcal.trial import TrialConfig
 from segcal.version import code_version
-
-GRACE_S = 120.0  # for a tracking store that does not answer when all trials have ended
 
 View = Callable[[Sequence[Assignment]], SweepView]
 
@@ -82,7 +81,7 @@ def run_sweep(
         _keep(plan, found, configs, records_at, say)
         if storage:
             publish(found.cohort, records_at)
-        sweep = _open(client, plan, found, records_at, say)
+        sweep = open_parent(client, "sweep", plan, plan.as_yaml(), found, records_at, say)
         seen = None if storage else found.cohort.folder
         assignments = [Assignment(c, plan.task, records_at, code_version(), seen, lease.token) for c in todo]
         untold, outcome = dict[str, str](), Outcome(unfinished=[config.key for config in todo])
@@ -93,7 +92,7 @@ def run_sweep(
                 outcome = _train(assignments, plan, projection, lease, say, address, view)
         finally:
             untold = projection.close(GRACE_S)
-            _end(client, sweep, outcome, say)
+            close_parent(client, sweep, status_of(outcome), say)
     names = {config.key: f"{config.label} seed {config.seed}" for config in configs}
     return SweepResult(
         plan.experiment, sweep.run_id, len(configs), len(configs) - len(todo),
@@ -156,7 +155,7 @@ def _keep(
 ) -> None:
     """Put what the sweep is about beside its records; say what changed since the last call."""
     cohort = found.cohort
-    records_at.at("data").write(f"{cohort.digest}.json", json.dumps(cohort.manifest).encode())
+    keep_manifest(cohort, records_at)
     planned = Planned(
         plan.task.name,
         str(found.root),
@@ -166,29 +165,3 @@ def _keep(
     for line in changes(read_plans(records_at).get(plan.task.name), planned):
         say(line)
     write_plan(records_at, planned)
-
-
-def _open(client: Store, plan: Plan, found: SweepData, records_at: Storage, say: Callable[[str], None]) -> SweepRun:
-    if closed := close_left(client, experiment_id(client, plan.experiment), records_at.uri):
-        say(f"{closed} runs were left open by a process that is gone: closed")
-    params = {
-        "data": found.root,
-        "data_digest": found.cohort.digest,
-        "scale": plan.scale,
-        "code_version": code_version(),
-        **({"ood_data": found.ood_root, "ood_digest": found.ood.digest} if found.ood else {}),
-    }
-    name = f"sweep {plan.task.name} {plan.scale}".strip()
-    return start_sweep(
-        client, plan.experiment, name, params, plan.as_yaml(), found.cohort.manifest, plan.task.name, records_at.uri
-    )
-
-
-def _end(client: Store, sweep: SweepRun, outcome: Outcome, say: Callable[[str], None]) -> None:
-    status = "KILLED" if outcome.unfinished else "FAILED" if outcome.failed else "FINISHED"
-    try:
-        end_sweep(client, sweep, status)
-    except Exception as error:
-        if not is_away(error):
-            raise
-        say("the tracking store does not answer: `segcal sweep --reconcile` will close the sweep's run")

@@ -24,7 +24,7 @@ from segcal.learn.unet import UNet
 from segcal.measure.overlap import dice
 from segcal.records import EpochRecord
 from segcal.sweep.share_data import obtain
-from segcal.sweep.stopping import Stopped, StopRequest
+from segcal.sweep.stopping import Pruned, Stopped, StopRequest
 from segcal.tasks import TaskSpec
 from segcal.trial import TrialConfig
 from segcal.volume import Case
@@ -74,6 +74,7 @@ def train(assignment: Assignment) -> Iterator[EpochRecord]:
     """Every epoch of a trial: those that are on record, then those it still takes. It is finished when they end.
 
     Leave it early and it is stopped: the next attempt goes on from there. Raises Stopped where the sweep asks for that.
+    Pruned that is thrown into it ends it so; it may be gone on with all the same.
     """
     config = assignment.config
     torch.set_num_threads(assignment.threads)
@@ -83,31 +84,37 @@ def train(assignment: Assignment) -> Iterator[EpochRecord]:
     stop.check()
     software = _software(device, assignment.threads)
     journal.begin(config.key, asdict(config), asdict(assignment.task), assignment.code_version, software)
-    with journal.log.listening():
-        try:
-            yield from journal.epochs
-            cohort = obtain(config.data_digest, assignment.prepared, assignment.storage)
-            validation = cohort.cases("val")
-            items_ = items(cohort.cases("train"), config.dims)
-            validate = partial(validation_dice, config=config, cases=validation, device=device)
-            for record in fit(config, items_, validate, device, journal.state):
-                journal.epoch(record)
-                yield record
-                stop.check()
-            journal.finish()
-        except (Stopped, GeneratorExit):  # between two epochs
-            with contextlib.suppress(OSError):
-                journal.commit()
-                journal.end("stopped")
-            raise
-        except Superseded:
-            raise
-        except Exception as error:
-            journal.log.write(traceback.format_exc())
-            if _out_of_gpu_memory(error):
-                raise _fail_for_memory(journal, assignment) from error
-            _failed(journal, f"{type(error).__name__}: {error}"[:500])
-            raise
+    try:
+        yield from journal.epochs
+        yield from journal.log.during(_new_epochs(assignment, journal, stop, device))
+        journal.finish()
+    except (Stopped, Pruned, GeneratorExit) as reason:  # between two epochs
+        with contextlib.suppress(OSError):
+            journal.commit()
+            journal.end("pruned" if isinstance(reason, Pruned) else "stopped")
+        raise
+    except Superseded:
+        raise
+    except Exception as error:
+        journal.log.write(traceback.format_exc())
+        if _out_of_gpu_memory(error):
+            raise _fail_for_memory(journal, assignment) from error
+        _failed(journal, f"{type(error).__name__}: {error}"[:500])
+        raise
+
+
+def _new_epochs(
+    assignment: Assignment, journal: TrialJournal, stop: StopRequest, device: torch.device
+) -> Iterator[EpochRecord]:
+    config = assignment.config
+    cohort = obtain(config.data_digest, assignment.prepared, assignment.storage)
+    validation = cohort.cases("val")
+    items_ = items(cohort.cases("train"), config.dims)
+    validate = partial(validation_dice, config=config, cases=validation, device=device)
+    for record in fit(config, items_, validate, device, journal.state):
+        journal.epoch(record)
+        yield record
+        stop.check()
 
 
 def validation_dice(net: UNet, config: TrialConfig, cases: list[Case], device: torch.device) -> list[float]:
