@@ -98,7 +98,7 @@ def find_status(uri: str, experiment: str, given: str | None = None) -> SweepSta
     alive = is_alive(holder) if holder else False
     found = peek(sweep)
     lines = {key: _lines(sweep, key) for key, record in found.items() if record and record.state == "running"}
-    return status_of(experiment, sweep.uri, read_plans(sweep), found, lines, holder, alive)
+    return status_of(experiment, sweep.uri, read_plans(sweep) or _searched(found), found, lines, holder, alive)
 
 
 def status_of(
@@ -144,6 +144,13 @@ def status_of(
         ),
         driver=Driver(holder.host, holder.pid, holder.user, holder.since, alive) if holder else None,
     )
+
+
+def _searched(found: Mapping[str, TrialRecord | None]) -> dict[str, Planned]:
+    """The trials of a search, which has no plan: those that were begun."""
+    configs = {key: record.config for key, record in found.items() if record}
+    trials = [PlannedTrial(key, config["label"], config["seed"], config["epochs"]) for key, config in configs.items()]
+    return {"": Planned("", "", "", tuple(sorted(trials, key=lambda trial: (trial.label, trial.seed))))}
 
 
 def _lines(sweep: Storage, key: str) -> tuple[Line, ...]:

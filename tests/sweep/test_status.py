@@ -29,7 +29,7 @@ def epoch(number, dice, best=False):
 def begin(sweep, label, seed, dice=()):
     """An attempt of a trial with these epochs, all of them on disk."""
     journal = TrialJournal(trial_storage(sweep, f"{label}{seed}"))
-    journal.begin(f"{label}{seed}", {"label": label, "seed": seed}, {"name": "tiny"}, "1.0", {})
+    journal.begin(f"{label}{seed}", {"label": label, "seed": seed, "epochs": 10}, {"name": "tiny"}, "1.0", {})
     for number, value in enumerate(dice, 1):
         journal.epoch(epoch(number, value, best=all(value > before for before in dice[: number - 1])))
         journal.commit()
@@ -79,6 +79,18 @@ def test_a_sweep_that_has_trained_nothing(sweep):
         ("ce", 3, (0, 0, 0, 0, 3)), ("dice", 3, (0, 0, 0, 0, 3)), ("total", 6, (0, 0, 0, 0, 6)),
     ]  # fmt: skip
     assert (found.driver, found.eta_s, found.errors, found.running) == (None, None, (), ())
+
+
+def test_of_a_search_which_has_no_plan_those_count_that_were_begun(tmp_path):
+    sweep = Storage(str(tmp_path / "mlflow-trials" / "tiny"))
+    begin(sweep, "candidate-000", 0, (0.5, 0.7)).finish()
+    begin(sweep, "candidate-000", 1, (0.5,)).end("pruned")
+    begin(sweep, "candidate-001", 0, (0.5,)).end("stopped")
+    found = status(sweep)
+    assert [(of.label, of.planned, counts(of)) for of in found.recipes] == [
+        ("candidate-000", 2, (2, 0, 0, 0, 0)), ("candidate-001", 1, (0, 0, 0, 1, 0)),
+    ]  # fmt: skip
+    assert found.kept == ()
 
 
 def test_a_trial_in_each_state(sweep, driver):
