@@ -3,6 +3,7 @@
 __all__ = ["ray_cluster", "scratch"]
 
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -16,6 +17,9 @@ os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a trial without a share sees no GPU
 os.environ.setdefault("RAY_ROTATION_MAX_BYTES", "10000000")  # of each of Ray's own logs, and as many older ones
 os.environ.setdefault("RAY_ROTATION_BACKUP_COUNT", "1")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # results are ours to keep
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # segcal.sweep.interrupts is better
 
 import segcal
 from segcal.errors import SegcalError
@@ -29,6 +33,8 @@ def ray_cluster(say: Callable[[str], None], address: str | None = None) -> Itera
     A Ray that runs in this process already is used as it is. Raises SegcalError where a cluster does not answer.
     """
     import ray  # takes seconds
+
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a process that died is told in one line, by the views
 
     if ray.is_initialized():
         yield
@@ -61,8 +67,9 @@ def scratch(what: str) -> Iterator[Path]:
     """A folder for the block, with a path that is short enough for sockets; those of killed processes are removed."""
     for left in Path("/tmp").glob("segcal-*-*-*"):
         pid = left.name.split("-")[2]
-        if pid.isdigit() and left.is_dir() and left.stat().st_uid == os.getuid() and not _runs(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another process tidies as well
+            if pid.isdigit() and left.is_dir() and left.stat().st_uid == os.getuid() and not _runs(int(pid)):
+                shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f"segcal-{what}-{os.getpid()}-", dir="/tmp"))
     try:
         yield folder

@@ -158,11 +158,13 @@ def _view_of(experiment: str) -> "View | None":
 
 
 def _check_told(untold: Mapping[str, str]) -> None:
+    from segcal.sweep.project import AWAY
+
     if untold:
-        reason = next(iter(untold.values()))
-        raise StoreUnreachable(
-            f"the tracking store must be told of every trial, got no answer for {len(untold)} ({reason}); all of them "
-            "are on disk: call `segcal sweep --reconcile` when it answers"
+        reason = next((reason for reason in untold.values() if reason != AWAY), AWAY)
+        raise (StoreUnreachable if reason == AWAY else SegcalError)(
+            f"MLflow must be told of every trial, got {len(untold)} that it was not told of ({reason}); all are on "
+            "disk: call `segcal sweep --reconcile` when that is over"
         )
 
 

@@ -44,7 +44,7 @@ class Lease:
     """Held from `take` to `release`; `lost` is set where another driver took it meanwhile."""
 
     def __init__(self, storage: Storage, holder: Holder, beat_s: float = BEAT_S) -> None:
-        self.token, self.lost = holder.token, threading.Event()
+        self.holder, self.token, self.lost = holder, holder.token, threading.Event()
         self._storage, self._beat_s, self._released = storage, beat_s, threading.Event()
         self._beating = threading.Thread(target=self._beat, name="segcal-lease", daemon=True)
         self._beating.start()
@@ -108,11 +108,13 @@ def holder_of(storage: Storage) -> Holder | None:
 
 
 def is_alive(holder: Holder) -> bool | None:
-    """Whether a holder's process lives; None where it cannot be asked from here."""
+    """Whether a holder's process lives; None where it cannot be asked from here: another machine, or a container."""
     me = _me()
     if (holder.host, holder.space) != (me.host, me.space):
         return None
-    return holder.boot == me.boot and _born(holder.pid) == holder.born
+    if holder.boot != me.boot:  # started anew since then, or another machine of this name
+        return None
+    return _born(holder.pid) == holder.born
 
 
 def _renewed(storage: Storage, holder: Holder, stale_s: float, say: Callable[[str], None]) -> bool:

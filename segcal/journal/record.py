@@ -100,7 +100,7 @@ def set_told(trial: Storage, record: TrialRecord) -> None:
 
 
 def _ending(record: TrialRecord) -> str:
-    return f"{record.attempt} {record.state}"
+    return f"{record.attempt} {record.state} {record.epochs} {record.ended_ms}"
 
 
 def set_aside(storage: Storage, name: str) -> str:

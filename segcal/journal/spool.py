@@ -47,7 +47,10 @@ def line_of(record: EpochRecord, time_ms: int) -> Line:
 
 
 def parse(data: bytes) -> list[Line]:
-    """Epochs 1, 2, ... up to the first that is not whole: a crash cuts the last one, damage any."""
+    """Epochs 1, 2, ... up to the first that is not whole: a crash cuts the last one, damage any.
+
+    One that is there twice counts as it was first: a process that was taken for dead wrote it again.
+    """
     lines: list[Line] = []
     for text in data.split(b"\n")[:-1]:
         try:
@@ -56,7 +59,8 @@ def parse(data: bytes) -> list[Line]:
             line = Line(**{**content, "val_dice_by_structure": dice})
         except (ValueError, TypeError, KeyError):
             break
-        if line.epoch != len(lines) + 1:
+        if line.epoch > len(lines) + 1:
             break
-        lines.append(line)
+        if line.epoch == len(lines) + 1:
+            lines.append(line)
     return lines

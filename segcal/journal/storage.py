@@ -3,15 +3,35 @@
 __all__ = ["Storage"]
 
 import contextlib
+import functools
 import os
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _as_os_error(method: Callable[P, T]) -> Callable[P, T]:
+    """What a storage's own library raises, where it is away or refuses, is an OSError as a disk's would be."""
+
+    @functools.wraps(method)
+    def call(*arguments: P.args, **options: P.kwargs) -> T:
+        try:
+            return method(*arguments, **options)
+        except (OSError, ImportError, ValueError, NotImplementedError):
+            raise
+        except Exception as error:
+            raise OSError(f"{type(error).__name__}: {error}") from error
+
+    return call
 
 
 @dataclass(frozen=True)
@@ -35,6 +55,7 @@ class Storage:
         """A folder below this one."""
         return Storage("/".join([self.uri.rstrip("/"), *parts]))
 
+    @_as_os_error
     def names(self) -> list[str]:
         """What lies in the folder, without what is being written; nothing where it does not exist."""
         system, path = self._system
@@ -45,12 +66,14 @@ class Storage:
             return []
         return sorted(name for name in found if not name.startswith("."))
 
+    @_as_os_error
     def read(self, name: str) -> bytes:
         """Raises FileNotFoundError."""
         system, path = self._system
         data: bytes = system.cat_file(f"{path}/{name}")
         return data
 
+    @_as_os_error
     def has(self, name: str) -> bool:
         """Whether a file or folder is there now."""
         system, path = self._system
@@ -59,6 +82,7 @@ class Storage:
         system.invalidate_cache(path)
         return bool(system.exists(f"{path}/{name}"))
 
+    @_as_os_error
     def write(self, name: str, data: bytes) -> None:
         """Put a file in place of any before it; on a disk it has reached the platter when this returns."""
         system, path = self._system
@@ -69,6 +93,7 @@ class Storage:
             os.replace(temporary, f"{path}/{name}")
         _sync(path)
 
+    @_as_os_error
     def create(self, name: str, data: bytes) -> bool:
         """Put a file where there is none; False where there is one, which stays as it is."""
         system, path = self._system
@@ -83,28 +108,32 @@ class Storage:
         _sync(path)
         return True
 
+    @_as_os_error
     def append(self, name: str, data: bytes) -> None:
         """Lengthen a file; one that a crash cut short ends in the middle of what was appended last."""
-        system, path = self._system
-        if self.local is None:
-            with system.open(f"{path}/{name}", "ab") as file:
-                file.write(data)
+        _, path = self._system
+        if self.local is None:  # few object stores can, and some overwrite instead
+            before = self.read(name) if self.has(name) else b""
+            self.write(name, before + data)
             return
         with open(f"{path}/{name}", "ab") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
 
+    @_as_os_error
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
         system, path = self._system
         with contextlib.suppress(FileNotFoundError):
             system.rm_file(f"{path}/{name}")
 
+    @_as_os_error
     def rename(self, name: str, new: str) -> None:
         system, path = self._system
         system.mv(f"{path}/{name}", f"{path}/{new}")
 
+    @_as_os_error
     def touch(self, name: str) -> None:
         """Renew a file's time; needs no space on a disk. Raises FileNotFoundError."""
         system, path = self._system
@@ -113,6 +142,7 @@ class Storage:
         else:
             os.utime(f"{path}/{name}")
 
+    @_as_os_error
     def modified(self, name: str) -> Any:
         """The file's time, by the storage's own clock: to be compared with itself only. Raises FileNotFoundError."""
         system, path = self._system
@@ -121,12 +151,14 @@ class Storage:
         system.invalidate_cache(path)
         return system.modified(f"{path}/{name}")
 
+    @_as_os_error
     def upload(self, source: Path, name: str) -> None:
         """Copy a large file of this machine into the folder."""
         system, path = self._system
         system.makedirs(path, exist_ok=True)
         system.put_file(str(source), f"{path}/{name}")
 
+    @_as_os_error
     def download(self, name: str, target: Path) -> None:
         """Copy a large file to this machine. Raises FileNotFoundError."""
         system, path = self._system

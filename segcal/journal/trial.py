@@ -58,6 +58,18 @@ class TrialJournal:
         """
         notes: list[str] = []
         before = self._earlier(notes)
+        self._record = TrialRecord(
+            key=key,
+            config=config,
+            task=task,
+            code_version=code_version,
+            software=software,
+            attempt=uuid.uuid4().hex,
+            attempts=before.attempts + 1 if before else 1,
+            started_ms=before.started_ms if before else _now_ms(),
+            epochs=before.epochs if before else 0,
+        )
+        write_record(self._storage, self._record)  # from here on nobody else may write
         notes += _other_software(before, code_version, software) if before else []
         names = self._storage.names()
         with contextlib.suppress(FileNotFoundError):
@@ -71,18 +83,8 @@ class TrialJournal:
             self._lines = self._lines[:told]
             self._storage.write(SPOOL, b"".join(line.encoded() for line in self._lines))
         self.epochs = [line.record for line in self._lines[:known]]
-        self._record = TrialRecord(
-            key=key,
-            config=config,
-            task=task,
-            code_version=code_version,
-            software=software,
-            attempt=uuid.uuid4().hex,
-            attempts=before.attempts + 1 if before else 1,
-            started_ms=before.started_ms if before else _now_ms(),
-            epochs=len(self._lines),
-            notes=[*(before.notes if before else []), *notes],
-        )
+        noted = [*(before.notes if before else []), *notes]
+        self._record = replace(self._record, epochs=len(self._lines), notes=noted)
         write_record(self._storage, self._record)
         self.log.say(f"attempt {self._record.attempts} on {software.get('host', '?')}: {self._where(known)}")
         for note in notes:
@@ -129,7 +131,8 @@ class TrialJournal:
             raise ValueError(f"trial {self._record.name} has no checkpoint")
         epoch, dice, weights = self._best
         self._check()
-        self._write_lines()
+        self._storage.write(SPOOL, b"".join(line.encoded() for line in self._lines))  # whole, whatever happened to it
+        self._pending.clear()
         data, digest = pack(weights)
         self._storage.write(WEIGHTS, data)
         return self._end("finished", best_epoch=epoch, val_dice=dice, weights_sha256=digest)
@@ -176,6 +179,8 @@ class TrialJournal:
         for file in state_files(names):
             try:
                 state = read_state(self._storage, file)
+            except FileNotFoundError:  # the process before this one had just put a newer one in its place
+                continue
             except ValueError:
                 aside = set_aside(self._storage, file.name)
                 notes.append(f"its checkpoint after epoch {file.epoch} was damaged: set aside as {aside}")

@@ -1,14 +1,16 @@
 """The tracking store: where it is, and whether it answers."""
 
-__all__ = ["IMPATIENT", "Store", "answers", "experiment_id", "is_away", "open_store"]
+__all__ = ["IMPATIENT", "Store", "answers", "experiment_id", "is_away", "open_store", "patiently"]
 
 import contextlib
 import fcntl
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -24,6 +26,7 @@ os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 logging.getLogger("alembic").setLevel(logging.WARNING)  # one line for each of the tables of a new database
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # errors are raised as well
 
+T = TypeVar("T")
 Store = MlflowClient  # what other rooms call a client they only pass on
 
 # By default MLflow asks a silent server for four minutes. Without retries a request is sent once: what makes a run or
@@ -86,14 +89,33 @@ def is_away(error: Exception) -> bool:
     return isinstance(error, OSError | RequestException)
 
 
+def patiently(call: Callable[[], T], wait: Callable[[float], None] = time.sleep) -> T:
+    """What the call gives; a store that is away for less than a minute is asked again.
+
+    Raises StoreUnreachable where it is away for longer.
+    """
+    for pause_s in (1.0, 3.0, 10.0, 30.0, None):
+        try:
+            return call()
+        except (MlflowException, RequestException) as error:
+            if not is_away(error):
+                raise
+            if pause_s is None:
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+                raise StoreUnreachable(
+                    f"the tracking store must answer, got none for a minute ({reason}); all is on disk: call the same "
+                    "command again when it does"
+                ) from None
+        wait(pause_s)
+    raise AssertionError("not reached")
+
+
 def answers(client: MlflowClient) -> bool:
-    """Whether the store can be asked now."""
+    """Whether the store is there to be asked, be it to refuse."""
     try:
         client.search_experiments(max_results=1)
     except Exception as error:
-        if is_away(error):
-            return False
-        raise
+        return not is_away(error)
     return True
 
 

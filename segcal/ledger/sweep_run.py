@@ -3,7 +3,7 @@
 The fluent API would adopt the parent's run in every process that inherits MLFLOW_RUN_ID.
 """
 
-__all__ = ["SweepRun", "close_left", "dataset_of", "end_sweep", "start_sweep"]
+__all__ = ["SweepRun", "close_left", "dataset_of", "elsewhere", "end_sweep", "start_sweep"]
 
 import json
 import os
@@ -27,7 +27,7 @@ class SweepRun:
     experiment_id: str
     run_id: str
     adopted: bool  # `mlflow run` made it, and will end it
-    storage: str = ""  # where its records are
+    storage: str = ""  # names its records
 
 
 def start_sweep(
@@ -46,6 +46,7 @@ def start_sweep(
     here, once: of trials that start together and each register them first, all but one would die.
     """
     where = experiment_id(client, experiment)
+    tags = {tag("kind"): "sweep", tag("experiment"): experiment, tag("storage"): storage}
     launcher = os.environ.get("MLFLOW_RUN_ID")
     try:
         adopted = bool(launcher) and client.get_run(launcher).info.experiment_id == where
@@ -55,17 +56,13 @@ def start_sweep(
         run_id = launcher
         client.update_run(run_id, name=name)
     else:
-        run_id = client.create_run(where, run_name=name).info.run_id
+        run_id = client.create_run(where, tags=tags, run_name=name).info.run_id
         if launcher:  # opened in another experiment by --experiment-name: leave a way from there to here
             client.set_tag(launcher, tag("sweep_run"), run_id)
     client.log_batch(
         run_id,
         params=[Param(f"sweep.{key}", str(value)) for key, value in params.items()],
-        tags=[
-            RunTag(tag("kind"), "sweep"),
-            RunTag(tag("experiment"), experiment),
-            RunTag(tag("storage"), storage),
-        ],
+        tags=[RunTag(key, value) for key, value in tags.items()],
     )
     client.log_text(run_id, plan, "sweep.yaml")
     if manifest:
@@ -74,11 +71,25 @@ def start_sweep(
     return SweepRun(experiment, where, run_id, adopted, storage)
 
 
-def end_sweep(client: MlflowClient, sweep: SweepRun, status: str) -> None:
-    """Close the sweep's run and whatever is still open below it. `mlflow run` closes its own."""
-    close_left(client, sweep.experiment_id, sweep.storage, {sweep.run_id})
+def end_sweep(client: MlflowClient, sweep: SweepRun, status: str, *, alone: bool = True) -> None:
+    """Close the sweep's run and whatever is still open below it. `mlflow run` closes its own.
+
+    alone: nobody else works on the same records; where another driver has taken them, what is open is his.
+    """
+    if alone:
+        close_left(client, sweep.experiment_id, sweep.storage, {sweep.run_id})
     if not sweep.adopted:
         client.set_terminated(sweep.run_id, status)
+
+
+def elsewhere(client: MlflowClient, experiment: str, storage: str) -> str | None:
+    """Who trains this experiment with other records than these, in words; None where nobody does."""
+    filters = f"attributes.status = 'RUNNING' and tags.`{tag('kind')}` = 'sweep'"
+    for run in client.search_runs([experiment], filters, max_results=1000):
+        if run.data.tags.get(tag("storage"), storage) != storage:
+            params = run.data.params
+            return f"{params.get('sweep.driver', 'somebody')}, with records in {params.get('sweep.records', '?')}"
+    return None
 
 
 def close_left(client: MlflowClient, experiment: str, storage: str, keep: Collection[str] = ()) -> int:

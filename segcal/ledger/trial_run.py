@@ -108,13 +108,13 @@ class TrialRun:
         self._client.log_batch(self.run_id, metrics=self._metrics(record, time_ms, model.model_id))
         self._models[record.epoch] = self._client.finalize_logged_model(model.model_id, "READY")
 
-    def register(self, record: EpochRecord, digest: str) -> None:
+    def register(self, epoch: int, val_dice: float, digest: str) -> None:
         """The checkpoint of an epoch as a version of the recipe's model."""
         name = model_name(self._config.task, self._config.recipe)
         _ensure_model(self._client, name, self._config)
         if self._client.search_model_versions(f"name = '{name}' and run_id = '{self.run_id}'"):
             return
-        model_id = self._models[record.epoch].model_id
+        model_id = self._models[epoch].model_id
         self._client.create_model_version(
             name,
             f"models:/{model_id}",
@@ -123,8 +123,8 @@ class TrialRun:
             tags={
                 **self._tags,
                 tag("weights_sha256"): digest,
-                tag("val_dice"): f"{record.val_dice:.6f}",
-                tag("epoch"): str(record.epoch),
+                tag("val_dice"): f"{val_dice:.6f}",
+                tag("epoch"): str(epoch),
             },
             await_creation_for=0,
         )
@@ -168,6 +168,8 @@ class TrialRun:
             self._epochs = max(metric.step for metric in self._client.get_metric_history(run_id, TRAIN_LOSS))
         found = self._client.search_logged_models([self._sweep.experiment_id], f"source_run_id = '{run_id}'")
         for model in found:
+            if tag("epoch") not in model.tags:  # not ours
+                continue
             if model.status == "READY":
                 self._models[int(model.tags[tag("epoch")])] = model
             else:  # its upload was cut short

@@ -21,8 +21,8 @@ from segcal.search.space import SearchPlan
 from segcal.search.study import Candidate, Study, open_study
 from segcal.search.view import Ending, SearchLines, SearchView
 from segcal.search.winner import Score, best_first, candidates_csv, score_of, top_lines, winner_yaml
-from segcal.sweep.held import held_sweep, sweep_storage
-from segcal.sweep.parent import GRACE_S, close_parent, keep_manifest, open_parent
+from segcal.sweep.held import given_storage, held_sweep, sweep_storage
+from segcal.sweep.parent import keep_manifest, open_parent, telling
 from segcal.sweep.project import Projection
 from segcal.sweep.share_data import publish
 from segcal.sweep.sweep_data import check_data, prepare_data
@@ -72,7 +72,7 @@ def run_search(
     another driver works on the experiment.
     """
     check_data(plan.plan, data)
-    uri = tracking_uri()
+    uri, storage = tracking_uri(), given_storage(storage)
     client, experiment = open_store(uri), plan.plan.experiment
     records_at = sweep_storage(uri, experiment, storage)
     with held_sweep(records_at, say) as lease, environment({**IMPATIENT, "MLFLOW_TRACKING_URI": uri}):
@@ -94,26 +94,22 @@ def run_search(
                 f"{len(before)} ended already; records in {records_at.uri}"
             )
             _mark_pruned(study, searching)
-            sweep = open_parent(client, "search", plan.plan, plan.as_yaml(), found, records_at, say)
-            projection = Projection(client, sweep, records_at, say)
+            sweep = open_parent(client, "search", plan.plan, plan.as_yaml(), found, records_at, lease, say)
             going_on = {key for c in study.candidates() if c.state == "running" for key in _keys(searching, c)}
-            projection.start(trained.untold - going_on)
-            left, untold = dict[str, Ending](), dict[str, str]()
-            status = "KILLED"
-            try:
-                if len(before) < plan.search.trials:
-                    left = _train(study, searching, projection, lease, say, address, view)
-                projection.watch(_mark_pruned(study, searching))
-                status = _status(left)
-            finally:
-                untold = projection.close(GRACE_S)
-                text = _tell(client, sweep, study, searching, data, source, say)
-                close_parent(client, sweep, status, say)
+            left, text = dict[str, Ending](), ""
+            with telling(client, sweep, records_at, lease, say, trained.untold - going_on) as told:
+                try:
+                    if len(before) < plan.search.trials:
+                        left = _train(study, searching, told.projection, lease, say, address, view)
+                    told.projection.watch(_mark_pruned(study, searching))
+                    told.status = _status(left)
+                finally:
+                    text = _tell(client, sweep, study, searching, data, source, say)
             ended = study.candidates()
     if text:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text)
-    return _result(plan, sweep, name, ended, len(before), left, untold, out if text else None)
+    return _result(plan, sweep, name, ended, len(before), left, told.untold, out if text else None)
 
 
 def _train(

@@ -8,35 +8,25 @@ __all__ = ["run_candidates"]
 
 import contextlib
 import dataclasses
-import logging
-import os
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-
-from segcal.cluster import ray_cluster  # sets what Ray reads when it is imported
-
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # results are ours to keep
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # `Interrupts` is better
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
 import ray
 from ray import tune
 from ray.tune.search import Searcher
 
+from segcal.cluster import ray_cluster, scratch  # sets what Ray reads when it is imported
 from segcal.search.candidate import CandidateTraining, Round, Searching, why_left
 from segcal.search.view import Ending, SearchView
 from segcal.sweep.interrupts import Interrupts
+from segcal.sweep.outcome import DEATHS, DIED
 from segcal.sweep.run_trial import OutOfGpuMemory
 from segcal.sweep.stopping import Stopped, ask_to_stop, forget_stop
 
 if TYPE_CHECKING:  # workers need not import what reads the study
     from segcal.search.study import Candidate, Study
     from segcal.sweep.plan import Resources
-
-DEATHS = 3  # of a candidate's process, each of which it survives
 
 
 def run_candidates(
@@ -55,9 +45,7 @@ def run_candidates(
     most. lost: set from outside where this driver must stop.
     """
     interrupts = Interrupts(say)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a process that died is told in one line, by the view
-    with ray_cluster(say, address), interrupts.listening():  # Ray's start sets handlers of its own
-        folder = tempfile.mkdtemp(prefix="segcal-tune-")
+    with ray_cluster(say, address), interrupts.listening(), scratch("tune") as folder:  # Ray's start sets handlers too
         seeds = len(searching.plan.seeds)
         gpus = min(1.0, resources.gpus * seeds) if ray.cluster_resources().get("GPU") else 0.0
         share = {"cpu": resources.cpus, "gpu": gpus, **resources.custom}
@@ -71,16 +59,16 @@ def run_candidates(
                     trial_dirname_creator=lambda trial: trial.trial_id,
                 ),
                 run_config=tune.RunConfig(
-                    storage_path=folder, name="search", verbose=0, stop=_Judging(driver),
+                    storage_path=str(folder), name="search", verbose=0, stop=_Judging(driver),
                     failure_config=tune.FailureConfig(max_failures=DEATHS),
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the journals are better
                 ),
             ).fit()  # fmt: skip
         finally:
             view.close()
-            shutil.rmtree(folder, ignore_errors=True)
-    if searching.lease:
-        forget_stop(searching.storage, searching.lease)
+            if searching.lease:
+                with contextlib.suppress(OSError):
+                    forget_stop(searching.storage, searching.lease)
     return driver.left
 
 
@@ -181,7 +169,7 @@ class _Driver:
         """A candidate's process died too often."""
         candidate = self._running.get(self._trials.get(trial_id, ""))
         if candidate:
-            self._gone(candidate, Ending("failed", f"its process died {DEATHS + 1} times"))
+            self._gone(candidate, Ending("failed", DIED))
 
     def is_over(self) -> bool:
         """Whether Tune is to end everything now: it was asked to, and no candidate has anything left to put away."""

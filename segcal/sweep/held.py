@@ -1,11 +1,12 @@
 """Where a sweep's records are, and who works on it."""
 
-__all__ = ["held_sweep", "storage_root", "sweep_storage"]
+__all__ = ["given_storage", "held_sweep", "records_id", "storage_root", "sweep_storage"]
 
 import contextlib
 import hashlib
 import os
 import re
+import uuid
 from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
@@ -16,12 +17,23 @@ from segcal.journal.storage import Storage
 from segcal.ledger.location import sqlite_file
 
 
+def given_storage(named: str | None) -> str | None:
+    """The storage that a user names, on the command line or by $SEGCAL_STORAGE: one that other machines see, too."""
+    return named or os.environ.get("SEGCAL_STORAGE") or None
+
+
+def records_id(storage: Storage) -> str:
+    """What these records are called in MLflow, whatever path leads to them."""
+    storage.create("id", uuid.uuid4().hex.encode())
+    return storage.read("id").decode()
+
+
 def storage_root(uri: str, given: str | None = None) -> str:
     """The folder of all experiments of a tracking store: the one given, $SEGCAL_STORAGE, or the one beside the store.
 
     That is NAME-trials beside NAME.db, and a folder of its own below `home` for a tracking server.
     """
-    if named := given or os.environ.get("SEGCAL_STORAGE"):
+    if named := given_storage(given):
         return named.rstrip("/") if "://" in named else os.path.abspath(named)
     if path := sqlite_file(uri):
         return str(path.absolute().with_name(f"{path.stem}-trials"))

@@ -1,8 +1,11 @@
 """How the trials of a sweep ended."""
 
-__all__ = ["Outcome"]
+__all__ = ["DEATHS", "DIED", "Outcome"]
 
 from dataclasses import dataclass, field
+
+DEATHS = 3  # of a trial's process, each of which it survives
+DIED = f"its process died {DEATHS + 1} times: killed, out of memory, or crashed"
 
 
 @dataclass

@@ -1,20 +1,36 @@
 """The run above a sweep's trials: opened with what they are about, closed with how they ended."""
 
-__all__ = ["GRACE_S", "close_parent", "keep_manifest", "open_parent", "status_of"]
+__all__ = ["Told", "keep_manifest", "open_parent", "status_of", "telling"]
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
 
 from segcal.data.prepared import PreparedCohort
+from segcal.errors import SweepHeld
+from segcal.journal.lease import Lease
 from segcal.journal.storage import Storage
-from segcal.ledger.store import Store, experiment_id, is_away
-from segcal.ledger.sweep_run import SweepRun, close_left, end_sweep, start_sweep
+from segcal.ledger.store import Store, experiment_id, is_away, patiently
+from segcal.ledger.sweep_run import SweepRun, close_left, elsewhere, end_sweep, start_sweep
+from segcal.sweep.held import records_id
 from segcal.sweep.outcome import Outcome
 from segcal.sweep.plan import Plan
+from segcal.sweep.project import Projection
 from segcal.sweep.sweep_data import SweepData
 from segcal.version import code_version
 
-GRACE_S = 120.0  # for a tracking store that does not answer when all trials have ended
+GRACE_S, HURRIED_S = 120.0, 5.0  # for a store that does not answer when all trials have ended; after a second Ctrl-C
+
+
+@dataclass
+class Told:
+    """What MLflow is told of a sweep, while it is trained and afterwards."""
+
+    sweep: SweepRun
+    projection: Projection
+    status: str = "KILLED"  # of the sweep's run, unless it comes to a better end
+    untold: dict[str, str] = field(default_factory=dict)  # keys that could not be told in the end, with the reason
 
 
 def keep_manifest(cohort: PreparedCohort, records_at: Storage) -> None:
@@ -23,26 +39,60 @@ def keep_manifest(cohort: PreparedCohort, records_at: Storage) -> None:
 
 
 def open_parent(
-    client: Store, verb: str, plan: Plan, resolved: str, found: SweepData, records_at: Storage,
+    client: Store, verb: str, plan: Plan, resolved: str, found: SweepData, records_at: Storage, lease: Lease,
     say: Callable[[str], None],
 ) -> SweepRun:  # fmt: skip
     """Open the run of a sweep or a search (the verb), after closing what a process that is gone left open.
 
-    resolved: the whole file as YAML, kept with the run.
+    resolved: the whole file as YAML, kept with the run. Raises SweepHeld where the experiment is trained with other
+    records, and StoreUnreachable.
     """
-    if closed := close_left(client, experiment_id(client, plan.experiment), records_at.uri):
+    where, records = patiently(lambda: experiment_id(client, plan.experiment)), records_id(records_at)
+    if other := patiently(lambda: elsewhere(client, where, records)):
+        raise SweepHeld(
+            f"experiment '{plan.experiment}' must have one driver, got a second: {other}; wait for it, or name the "
+            "same --storage; if it is gone, call `segcal sweep --reconcile` with that storage"
+        )
+    if closed := patiently(lambda: close_left(client, where, records)):
         say(f"{closed} runs were left open by a process that is gone: closed")
     params = {
         "data": found.root,
         "data_digest": found.cohort.digest,
         "scale": plan.scale,
         "code_version": code_version(),
+        "records": records_at.uri,
+        "driver": lease.holder.told,
         **({"ood_data": found.ood_root, "ood_digest": found.ood.digest} if found.ood else {}),
     }
     name = f"{verb} {plan.task.name} {plan.scale}".strip()
-    return start_sweep(
-        client, plan.experiment, name, params, resolved, found.cohort.manifest, plan.task.name, records_at.uri
+    manifest = found.cohort.manifest
+    return patiently(
+        lambda: start_sweep(client, plan.experiment, name, params, resolved, manifest, plan.task.name, records)
     )
+
+
+@contextlib.contextmanager
+def telling(
+    client: Store, sweep: SweepRun, records_at: Storage, lease: Lease, say: Callable[[str], None],
+    untold: Collection[str] = (),
+) -> Iterator[Told]:  # fmt: skip
+    """Tell MLflow of a sweep's trials within the block, of all that is left after it, and then close the sweep's run.
+
+    untold: keys with something to tell already. Where another driver has taken the sweep, the rest is his to tell.
+    """
+    told, grace_s = Told(sweep, Projection(client, sweep, records_at, say)), GRACE_S
+    told.projection.start(untold)
+    try:
+        yield told
+    except KeyboardInterrupt:
+        grace_s = HURRIED_S
+        raise
+    finally:
+        alone = not lease.lost.is_set()
+        try:
+            told.untold = told.projection.close(grace_s) if alone else told.projection.leave()
+        finally:
+            _close(client, sweep, told.status, alone, say)
 
 
 def status_of(outcome: Outcome) -> str:
@@ -50,10 +100,9 @@ def status_of(outcome: Outcome) -> str:
     return "KILLED" if outcome.unfinished else "FAILED" if outcome.failed else "FINISHED"
 
 
-def close_parent(client: Store, sweep: SweepRun, status: str, say: Callable[[str], None]) -> None:
-    """Close the run, where the store answers."""
+def _close(client: Store, sweep: SweepRun, status: str, alone: bool, say: Callable[[str], None]) -> None:
     try:
-        end_sweep(client, sweep, status)
+        end_sweep(client, sweep, status, alone=alone)
     except Exception as error:
         if not is_away(error):
             raise

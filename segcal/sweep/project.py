@@ -3,7 +3,7 @@
 A server that does not answer is told later, from the records, in the same words: nothing is lost and nothing doubled.
 """
 
-__all__ = ["Projection", "Telling"]
+__all__ = ["AWAY", "Projection", "Telling"]
 
 import contextlib
 import json
@@ -28,6 +28,7 @@ from segcal.ledger.sweep_run import SweepRun
 from segcal.ledger.trial_run import TrialRun
 from segcal.trial import TrialConfig
 
+AWAY = "the tracking store does not answer"
 POLL_S, LONGEST_S = 0.5, 30.0  # between looks; between tries of a server that does not answer, at most
 TRIES = 5  # of a trial that MLflow answers about, but refuses, before that is said, and given up at the end
 
@@ -67,7 +68,7 @@ class Projection:
         """Tell MLflow of these trials, from now until they have ended."""
         now = self._clock()
         for key in keys:
-            self._watched.setdefault(key, _Watched(key, now, now))
+            self._watched[key] = _Watched(key, now, now)  # of one that is begun again, nothing old is told any more
 
     def ended(self, key: str) -> None:
         """A trial that has ended need not wait for its turn."""
@@ -93,8 +94,14 @@ class Projection:
                 if self._clock() >= until:
                     break
                 time.sleep(POLL_S)
-        why = "the tracking store does not answer"
-        return {**self._given_up, **dict.fromkeys(self._watched, why)}
+        return {**self._given_up, **dict.fromkeys(self._watched, AWAY)}
+
+    def leave(self) -> dict[str, str]:
+        """Tell nothing more: another driver does."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        return {}
 
     def _run(self) -> None:
         while not self._closing.wait(POLL_S):
@@ -109,7 +116,7 @@ class Projection:
                 continue
             try:
                 if self._tell(watched, everything) or everything:
-                    del self._watched[watched.key]
+                    self._forget(watched)
             except Exception as error:  # whether it arrived is not known: a new TrialRun looks what is there
                 watched.run = None
                 if is_away(error) and not answers(self._client):
@@ -136,7 +143,7 @@ class Projection:
         if record.state == "running" and not closing:
             return False
         if record.state == "finished":
-            run.register(told[record.best_epoch - 1][0], record.weights_sha256)
+            run.register(record.best_epoch, record.val_dice, record.weights_sha256)
         log = trial.read(LOG).decode(errors="replace") if trial.has(LOG) else ""
         state, error = record.state, record.error
         if state == "running":
@@ -166,6 +173,7 @@ class Projection:
                     state = read_state(trial, progress.state)
                 except (FileNotFoundError, ValueError):  # a newer one took its place
                     return
+                best = int(state["training.best_epoch"][0])
                 weights = {name[len("best.") :]: value for name, value in state.items() if name.startswith("best.")}
                 run.checkpoint(told[best - 1], *pack(weights))
 
@@ -205,6 +213,10 @@ class Projection:
             self._say(f"trial {watched.key}: MLflow could not be told of it: {_short(error)}")
         if closing and (watched.refused >= TRIES or isinstance(error, BadData)):
             self._given_up[watched.key] = _short(error)
+            self._forget(watched)
+
+    def _forget(self, watched: _Watched) -> None:
+        if self._watched.get(watched.key) is watched:  # not begun again meanwhile
             del self._watched[watched.key]
 
 

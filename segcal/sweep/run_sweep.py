@@ -7,19 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from segcal.environment import environment
-from segcal.errors import UsageError
+from segcal.errors import BadData, UsageError
 from segcal.journal.lease import Lease
 from segcal.journal.planned import Planned, PlannedTrial, changes, read_plans, write_plan
 from segcal.journal.reading import trial_storage
 from segcal.journal.record import CUT_SHORT, close_record
 from segcal.journal.storage import Storage
 from segcal.ledger.location import tracking_uri
-from segcal.ledger.store import IMPATIENT, experiment_id, open_store
+from segcal.ledger.store import IMPATIENT, experiment_id, open_store, patiently
 from segcal.ledger.sweep_run import SweepRun, close_left
 from segcal.progress import Progress
-from segcal.sweep.held import held_sweep, sweep_storage
+from segcal.sweep.held import given_storage, held_sweep, records_id, sweep_storage
 from segcal.sweep.outcome import Outcome
-from segcal.sweep.parent import GRACE_S, close_parent, keep_manifest, open_parent, status_of
+from segcal.sweep.parent import GRACE_S, keep_manifest, open_parent, status_of, telling
 from segcal.sweep.plan import Plan, trials
 from segcal.sweep.project import Projection, Telling
 from segcal.sweep.run_trial import Assignment
@@ -66,13 +66,13 @@ def run_sweep(
     time; what happens to the trials to the view. Raises SweepHeld where another driver works on the experiment.
     """
     check_data(plan, data)
-    uri = tracking_uri()
+    uri, storage = tracking_uri(), given_storage(storage)
     client = open_store(uri)
     records_at = sweep_storage(uri, plan.experiment, storage)
     with held_sweep(records_at, say) as lease, environment({**IMPATIENT, "MLFLOW_TRACKING_URI": uri}):
         found = prepare_data(plan, data, say, ood, progress)
         configs = trials(plan, found.cohort.digest, found.cohort.class_voxels)
-        trained = find_trained(client, plan.experiment, records_at, say)
+        trained = find_trained(client, plan.experiment, records_at, say, {config.key for config in configs})
         todo = left(configs, trained.done)
         say(
             f"sweep: {len(plan.recipes)} recipes, {len(configs)} trials in experiment '{plan.experiment}',"
@@ -81,25 +81,21 @@ def run_sweep(
         _keep(plan, found, configs, records_at, say)
         if storage:
             publish(found.cohort, records_at)
-        sweep = open_parent(client, "sweep", plan, plan.as_yaml(), found, records_at, say)
+        sweep = open_parent(client, "sweep", plan, plan.as_yaml(), found, records_at, lease, say)
         seen = None if storage else found.cohort.folder
         assignments = [Assignment(c, plan.task, records_at, code_version(), seen, lease.token) for c in todo]
-        untold, outcome = dict[str, str](), Outcome(unfinished=[config.key for config in todo])
-        projection = Projection(client, sweep, records_at, say)
-        projection.start(trained.untold - {config.key for config in todo})
-        try:
+        outcome = Outcome()
+        with telling(client, sweep, records_at, lease, say, trained.untold - {c.key for c in todo}) as told:
             if assignments:
-                outcome = _train(assignments, plan, projection, lease, say, address, view)
-        finally:
-            untold = projection.close(GRACE_S)
-            close_parent(client, sweep, status_of(outcome), say)
+                outcome = _train(assignments, plan, told.projection, lease, say, address, view)
+            told.status = status_of(outcome)
     names = {config.key: f"{config.label} seed {config.seed}" for config in configs}
     return SweepResult(
         plan.experiment, sweep.run_id, len(configs), len(configs) - len(todo),
         tuple(names[key] for key in outcome.finished),
         {names[key]: reason for key, reason in outcome.failed.items()},
         tuple(names[key] for key in outcome.unfinished),
-        {names.get(key, key): reason for key, reason in untold.items()},
+        {names.get(key, key): reason for key, reason in told.untold.items()},
     )  # fmt: skip
 
 
@@ -117,14 +113,14 @@ def reconcile(experiment: str, say: Callable[[str], None], storage: str | None =
             f"experiment '{experiment}' must have records, got none in {records_at.uri}; name its --storage"
         )
     with held_sweep(records_at, say), environment({**IMPATIENT, "MLFLOW_TRACKING_URI": uri}):
-        where = experiment_id(client, experiment)
+        where, records = patiently(lambda: experiment_id(client, experiment)), records_id(records_at)
         trained = find_trained(client, experiment, records_at, say)
         for key in trained.untold:
             close_record(trial_storage(records_at, key), "stopped", CUT_SHORT)
-        projection = Projection(client, SweepRun(experiment, where, "", False, records_at.uri), records_at, say)
+        projection = Projection(client, SweepRun(experiment, where, "", False, records), records_at, say)
         projection.start(trained.untold)
         untold = projection.close(GRACE_S)
-        closed = close_left(client, where, records_at.uri)
+        closed = patiently(lambda: close_left(client, where, records))
     say(f"experiment '{experiment}': {len(trained.untold) - len(untold)} trials told to MLflow, {closed} runs closed")
     return untold
 
@@ -143,10 +139,11 @@ def _train(
     views = [view(assignments) if view else LinesView(assignments, say), Telling(projection)]
     outcome = run_all(assignments, plan.resources, say, address=address, views=views, lost=lease.lost)
     storage = assignments[0].storage
-    for key, reason in outcome.failed.items():  # whose process died cannot say so itself
-        with contextlib.suppress(OSError):
-            close_record(trial_storage(storage, key), "failed", reason)
-        projection.failed(key, reason)
+    for key, reason in outcome.failed.items():
+        if not lease.lost.is_set():  # whose process died cannot say so itself
+            projection.failed(key, reason)
+            with contextlib.suppress(OSError, ValueError, BadData):
+                close_record(trial_storage(storage, key), "failed", reason)
     return outcome
 
 

@@ -3,26 +3,20 @@
 __all__ = ["run_all"]
 
 import contextlib
-import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from segcal.cluster import ray_cluster, scratch  # sets what Ray reads when it is imported
-
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # trial results are ours to keep
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # `Interrupts` is better
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-
 import ray
 from ray import tune
 
+from segcal.cluster import ray_cluster, scratch  # sets what Ray reads when it is imported
+from segcal.journal.trial import Superseded
 from segcal.records import EpochRecord
 from segcal.sweep.interrupts import Interrupts
-from segcal.sweep.outcome import Outcome
+from segcal.sweep.outcome import DEATHS, DIED, Outcome
 from segcal.sweep.run_trial import Assignment, OutOfGpuMemory, larger_share, run_trial
 from segcal.sweep.stopping import Stopped, ask_to_stop, forget_stop
 from segcal.sweep.view import LinesView, SweepView
@@ -32,8 +26,6 @@ if TYPE_CHECKING:  # workers need not import what reads files
 
 # Seconds between two reports of a trial, each of which waits for the driver: a twentieth of its age within these.
 _SHORTEST_S, _LONGEST_S = 1.0, 60.0
-DEATHS = 3  # of a trial's process, each of which it survives
-DIED = f"its process died {DEATHS + 1} times: killed, out of memory, or crashed"
 
 Run = Callable[[Assignment, Callable[[EpochRecord], None]], None]
 
@@ -56,7 +48,6 @@ def run_all(
     """
     interrupts, outcome = Interrupts(say), Outcome()
     told = list(views) or [LinesView(assignments, say)]
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a process that died is told in one line, by the views
     with ray_cluster(say, address), interrupts.listening(), scratch("tune") as folder:  # Ray's start sets handlers too
         try:
             gpus = resources.gpus if ray.cluster_resources().get("GPU") else 0.0
@@ -81,8 +72,9 @@ def run_all(
         finally:
             for view in told:
                 view.close()
-    if assignments and assignments[0].lease:
-        forget_stop(assignments[0].storage, assignments[0].lease)
+            if assignments and assignments[0].lease:
+                with contextlib.suppress(OSError):
+                    forget_stop(assignments[0].storage, assignments[0].lease)
     return outcome
 
 
@@ -121,7 +113,7 @@ def _trainable(config: dict[str, Any], assignments: list[Assignment], run: Run) 
     ended: dict[str, Any] = {"finished": True}
     try:
         run(assignments[config["index"]], report)
-    except Stopped:
+    except (Stopped, Superseded):
         ended = {"stopped": True}
     except Exception as error:  # its record has it; Tune need not print it again
         if isinstance(error, OutOfGpuMemory) and error.again:

@@ -45,14 +45,18 @@ class StopRequest:
         if not self._lease or time.monotonic() < self._due:
             return
         self._due = time.monotonic() + self._every_s
-        if self._sweep.has(_name(self._lease)):
-            raise Stopped("the sweep was stopped")
-        holder = holder_of(self._sweep)
-        if holder is None and not self._sweep.names():
+        try:
+            asked, holder = self._sweep.has(_name(self._lease)), holder_of(self._sweep)
+            seen = holder is not None or bool(self._sweep.names())
+        except OSError:  # a storage that is away for a while: looked at again later
+            return
+        if not seen:
             raise BadData(
                 f"the sweep's records must be seen by every machine that trains, got nothing in {self._sweep.uri} on "
                 f"{platform.node()}; give a --storage that all machines see"
             )
+        if asked:
+            raise Stopped("the sweep was stopped")
         if holder is None or holder.token != self._lease:
             raise Stopped("the sweep has another driver")
 

@@ -49,8 +49,8 @@ def counted(assignment, report, events=os.environ["SEGCAL_TEST_EVENTS"], pace_s=
 
 if __name__ == "__main__":
     from segcal.cli import main
-    from segcal.sweep import run_sweep, schedule
+    from segcal.sweep import parent, run_sweep, schedule
 
-    run_sweep.GRACE_S = float(os.environ.get("SEGCAL_TEST_GRACE", run_sweep.GRACE_S))
+    parent.GRACE_S = run_sweep.GRACE_S = float(os.environ.get("SEGCAL_TEST_GRACE", parent.GRACE_S))
     schedule.run_all = functools.partial(schedule.run_all, run=counted)
     sys.exit(main(sys.argv[1:]))

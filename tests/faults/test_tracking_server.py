@@ -76,7 +76,7 @@ def test_away_until_all_is_trained_and_told_another_day(served, server, count):
     server.stop()
     _, said = driver.communicate(timeout=300)
     assert driver.returncode == 5, said
-    assert "call `segcal sweep --reconcile` when it answers" in said
+    assert "call `segcal sweep --reconcile` when that is over" in said
     assert len(served.hashes()) == 8
     assert served.run() == 5  # nothing is begun without a server
     server.start()
