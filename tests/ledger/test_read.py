@@ -45,7 +45,7 @@ def finish(store, tiny_task):
         run.epochs(epochs)
         data, digest = pack({"layer.weight": np.full((2, 3), weights, dtype=np.float32)})
         run.checkpoint(epochs[2], data, digest)
-        run.register(epochs[2][0], digest)
+        run.register(3, dice, digest)
         run.end("finished", "", {}, "")
         return run
 

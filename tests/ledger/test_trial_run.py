@@ -68,7 +68,7 @@ def whole_trial(run):
         run.checkpoint(epochs[0], *packed(1))
         run.epochs(epochs)
         run.checkpoint(epochs[2], *packed(3))
-        run.register(epochs[2][0], packed(3)[1])
+        run.register(3, 0.6, packed(3)[1])
         run.end("finished", "", {"notes": "its checkpoint was damaged"}, "all of it\n")
 
 

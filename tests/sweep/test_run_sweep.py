@@ -16,7 +16,7 @@ from segcal.ledger.read import models
 from segcal.ledger.store import open_store
 from segcal.ledger.sweep_run import start_sweep
 from segcal.records import EpochRecord
-from segcal.sweep.held import held_sweep, sweep_storage
+from segcal.sweep.held import held_sweep, records_id, sweep_storage
 from segcal.sweep.outcome import Outcome
 from segcal.sweep.plan import load_plan
 from segcal.sweep.run_sweep import reconcile, run_sweep
@@ -98,7 +98,7 @@ def test_what_a_killed_sweep_left_is_told_and_closed_and_nothing_trained(assigne
     client, said = fresh_store(tmp_path), []
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     records = sweep_storage(uri, "calib")
-    dead = start_sweep(client, "calib", "sweep", {}, "", storage=records.uri)
+    dead = start_sweep(client, "calib", "sweep", {}, "", storage=records_id(records))
     finished, cut_short = one_epoch(records, 0, True), one_epoch(records, 1, False)
     for _ in range(2):
         assert reconcile("calib", said.append) == {}
