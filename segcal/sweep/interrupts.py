@@ -2,7 +2,6 @@
 
 __all__ = ["Interrupts"]
 
-import _thread
 import contextlib
 import signal
 import threading
@@ -10,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 
 GRACE_S = 15.0  # for trials that are asked to stop: an epoch that takes longer is lost
-HANG_S = 10.0  # on top, for Ray to end: where its own processes were killed, it never would
 
 
 class Interrupts:
@@ -39,9 +37,6 @@ class Interrupts:
             return
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-        hurry = threading.Timer(GRACE_S + HANG_S, _thread.interrupt_main)
-        hurry.daemon = True
-
         def give_back() -> None:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -49,7 +44,6 @@ class Interrupts:
         def heard(number: int, frame: object) -> None:
             give_back()
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            hurry.start()
             self.ask(f"{signal.Signals(number).name} received")
 
         for number in before:
@@ -57,5 +51,4 @@ class Interrupts:
         try:
             yield
         finally:
-            hurry.cancel()
             give_back()

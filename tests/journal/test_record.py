@@ -109,3 +109,12 @@ def test_what_mlflow_was_told_is_of_an_attempt_and_its_end(trial):
     assert is_told(trial, FINISHED)
     assert not is_told(trial, replace(FINISHED, attempt="a2"))
     assert not is_told(trial, replace(FINISHED, state="failed"))
+
+
+def test_what_was_told_no_longer_holds_when_epochs_were_added(trial):
+    """A worker that outlives its driver writes on after a reconciliation told its end."""
+    stopped = replace(RUNNING, state="stopped", epochs=2, ended_ms=1_700_000_001_000)
+    set_told(trial, stopped)
+    assert is_told(trial, stopped)
+    assert not is_told(trial, replace(stopped, epochs=3))
+    assert not is_told(trial, replace(stopped, ended_ms=stopped.ended_ms + 1))

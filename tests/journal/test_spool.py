@@ -1,5 +1,6 @@
 import math
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
@@ -82,3 +83,19 @@ def test_epochs_end_where_one_is_damaged_or_missing(damaged):
 
 def test_nothing_gives_nothing():
     assert parse(b"") == parse(b"\n") == []
+
+
+def test_of_an_epoch_that_is_there_twice_the_first_counts():
+    encoded = [line.encoded() for line in LINES]
+    other = [replace(line, train_loss=9.0).encoded() for line in LINES]
+    assert parse(b"".join([*encoded[:3], *other[1:3], *encoded[3:], other[0]])) == parse(b"".join(encoded))
+    assert [line.train_loss for line in parse(b"".join([*other[:2], *encoded]))] == [9.0, 9.0, 0.5, 0.5, 0.5]
+    assert len(parse(b"".join([*encoded[:2], other[3], *encoded[2:]]))) == 2  # one from the future is damage
+
+
+@pytest.mark.xfail(strict=True, reason="an epoch that is no number raises TypeError, or is passed over")
+@pytest.mark.parametrize("epoch", [b"null", b'"3"', b"[3]", b"NaN", b"2.5", b"0"])
+def test_an_epoch_that_is_no_number_is_damage(epoch):  # DEFECT
+    encoded = [line.encoded() for line in LINES]
+    encoded[2] = encoded[2].replace(b'"epoch": 3', b'"epoch": ' + epoch)
+    assert parse(b"".join([*encoded[:3], LINES[2].encoded()])) == parse(b"".join(encoded[:2]))

@@ -9,6 +9,7 @@ from threading import Barrier
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from segcal.journal.storage import Storage
 
@@ -172,3 +173,91 @@ def test_a_reader_never_sees_half_a_file(disk):
         while not writing.done():
             assert disk.read("x") in contents
         writing.result()
+
+
+class Overwriting(MemoryFileSystem):
+    """An object store whose files cannot be lengthened: as in gcsfs, "ab" puts a new one in their place."""
+
+    protocol = "overwriting"
+    store, pseudo_dirs = {}, [""]
+
+    def _open(self, path, mode="rb", **options):
+        return super()._open(path, mode.replace("a", "w"), **options)
+
+
+class Sulking(MemoryFileSystem):
+    """An object store whose library raises errors of its own kind, where `error` is set."""
+
+    protocol = "sulking"
+    store, pseudo_dirs, error = {}, [""], None
+
+    def __getattribute__(self, name):
+        if name in ("ls", "cat_file", "pipe_file", "exists", "rm_file", "mv", "modified", "put_file", "get_file"):
+            if error := type(self).error:
+                raise error
+        return super().__getattribute__(name)
+
+
+@pytest.fixture
+def elsewhere():
+    """A folder behind a file system of this test, by its class."""
+
+    def at(system):
+        fsspec.register_implementation(system.protocol, system, clobber=True)
+        systems.append(system)
+        return Storage(f"{system.protocol}://{uuid.uuid4().hex}")
+
+    systems = []
+    yield at
+    for system in systems:
+        system.error = None
+        system.store.clear()
+        fsspec.registry._registry.pop(system.protocol)
+
+
+def test_a_store_that_overwrites_instead_of_appending_keeps_all(elsewhere):
+    storage = elsewhere(Overwriting)
+    with fsspec.open(f"{storage.uri}/direct", "wb") as file:
+        file.write(b"1\n")
+    with fsspec.open(f"{storage.uri}/direct", "ab") as file:
+        file.write(b"2\n")
+    assert storage.read("direct") == b"2\n"  # so does this one
+    for line in (b"1\n", b"2\n", b"3\n"):
+        storage.append("x", line)
+    assert storage.read("x") == b"1\n2\n3\n"
+
+
+class LibraryError(Exception):
+    pass
+
+
+def test_an_error_of_a_storages_own_library_is_an_os_error(elsewhere, tmp_path):
+    storage = elsewhere(Sulking)
+    storage.write("x", b"1")
+    (tmp_path / "source").write_bytes(b"2")
+    calls = [
+        lambda: storage.names(),
+        lambda: storage.read("x"),
+        lambda: storage.has("x"),
+        lambda: storage.write("x", b""),
+        lambda: storage.create("y", b""),
+        lambda: storage.append("x", b""),
+        lambda: storage.remove("x"),
+        lambda: storage.rename("x", "y"),
+        lambda: storage.touch("x"),
+        lambda: storage.modified("x"),
+        lambda: storage.upload(tmp_path / "source", "y"),
+        lambda: storage.download("x", tmp_path / "target"),
+    ]
+    for call in calls:
+        Sulking.error = LibraryError("503")
+        with pytest.raises(OSError, match="LibraryError: 503") as caught:
+            call()
+        assert isinstance(caught.value.__cause__, LibraryError)
+        Sulking.error = NotImplementedError()  # what the store cannot do at all stays what it is
+        with pytest.raises(NotImplementedError):
+            call()
+    Sulking.error = None
+    assert storage.read("x") == b"1"
+    with pytest.raises(FileNotFoundError):
+        storage.read("none")

@@ -498,3 +498,81 @@ def test_a_commit_without_anything_new_writes_nothing(disk):
     before = {name: disk.modified(name) for name in disk.names()}
     journal.commit()
     assert {name: disk.modified(name) for name in disk.names()} == before
+
+
+class Meddled(Crashing):
+    """A storage where something else happens once, just before or after a call: `at` names it, `how` is done."""
+
+    def __getattr__(self, name):
+        call = getattr(self.real, name)
+        if self.done or name != self.at:
+            return call
+
+        def meddled(*arguments):
+            self.done = 1
+            found = call(*arguments)
+            self.how()
+            return found
+
+        return meddled
+
+
+def test_an_attempt_is_claimed_before_anything_is_looked_at(disk, undisturbed):
+    """The process that was taken for dead commits while the next one looks what it left."""
+    first = train(disk, until=2)
+    first._due = math.inf
+    for record in training({name: np.array(value) for name, value in first._last.state().items()}):
+        first.epoch(record)
+        break
+
+    def late():
+        with pytest.raises(Superseded):
+            first.commit()
+
+    meddled = Meddled(disk, "names", late)
+    second = begun(meddled)
+    assert meddled.done
+    assert (len(second.epochs), read_record(disk).notes) == (2, [])
+    second.end("stopped")
+    train(disk)
+    assert facts(disk) == undisturbed
+
+
+def test_a_state_that_vanishes_between_listing_and_reading_is_no_error(disk, undisturbed):
+    train(disk, until=3)
+    (file,) = state_files(disk.names())
+    again = begun(Meddled(disk, "names", lambda: disk.remove(file.name)))
+    assert (again.state, again.epochs, read_record(disk).notes) == (None, [], [])
+    assert len(safe_lines(disk)) == 3  # MLflow may know them
+    again.end("stopped")
+    train(disk)
+    assert facts(disk) == undisturbed
+
+
+def test_a_late_append_of_an_attempt_that_was_taken_for_dead_doubles_lines_and_no_epoch(disk):
+    """Its append was under way, past its check, when the next one began, and reaches the disk now."""
+    train(disk, until=2)
+    second, epochs = begun(disk), None
+    late = [replace(parse(disk.read(SPOOL))[0], epoch=epoch, train_loss=99.0) for epoch in (3, 4)]
+    disk.append(SPOOL, b"".join(line.encoded() for line in late))
+    epochs = training(second.state)
+    for _ in range(3):
+        second.epoch(next(epochs))
+    assert [(line.epoch, line.train_loss) for line in safe_lines(disk)] == [
+        (1, 1.0), (2, 0.5), (3, 99.0), (4, 99.0), (5, 0.2),
+    ]  # fmt: skip
+    for record in epochs:
+        second.epoch(record)
+    assert second.finish().epochs == EPOCHS
+    content = disk.read(SPOOL)
+    assert content.count(b"\n") == EPOCHS  # whole, and of the training that ends in the weights
+    assert [line.train_loss for line in parse(content)] == [1 / epoch for epoch in range(1, EPOCHS + 1)]
+    assert len(safe_lines(disk)) == EPOCHS
+
+
+@pytest.mark.xfail(strict=True, reason="a doubled line is taken for damage")
+def test_doubled_lines_are_no_damage(disk):  # DEFECT
+    train(disk, until=3)
+    disk.append(SPOOL, parse(disk.read(SPOOL))[2].encoded())
+    assert len(begun(disk).epochs) == 3
+    assert read_record(disk).notes == []

@@ -404,3 +404,54 @@ def test_a_trial_that_was_trained_anew_has_the_weights_that_its_version_names(sw
     assert sweep.tell(0) == {}
     (ref,) = models(sweep.client, "calib")
     np.testing.assert_array_equal(load_checkpoint(sweep.client, ref).weights["w"], np.full(3, 4.25))
+
+
+class Slow:
+    """A client that takes its time to close a run: meanwhile something else happens, once."""
+
+    def __init__(self, client, meanwhile):
+        self._client, self._meanwhile = client, [meanwhile]
+
+    def __getattr__(self, name):
+        return getattr(self._client, name)
+
+    def set_terminated(self, *arguments, **options):
+        self._client.set_terminated(*arguments, **options)
+        if self._meanwhile:
+            self._meanwhile.pop()()
+
+
+def test_a_trial_that_is_begun_again_while_its_end_is_told_is_told_again(sweep):
+    """Tune repeats it with more memory, as fast as that."""
+    sweep.train(until=2, end="failed")
+
+    def again():
+        begun.append(sweep.journal())
+        projection.watch(KEYS[:1])
+
+    begun = []
+    projection = Projection(Slow(sweep.client, again), sweep.run, sweep.storage, sweep.said.append, Clock())
+    projection.watch(KEYS[:1])
+    projection._round()
+    assert sweep.runs()[0].info.status == "FAILED"
+    assert not is_told(sweep.trial(), read_record(sweep.trial()))  # of this attempt
+    sweep.train(journal=begun[0])
+    projection.ended(KEYS[0])
+    assert projection.close(1e9) == {}
+    whole(sweep)
+    assert sweep.said == []
+
+
+def test_who_leaves_tells_nothing_more(sweep, monkeypatch):
+    monkeypatch.setattr(module, "POLL_S", 60.0)
+    for seed in range(2):
+        sweep.train(seed)
+    projection = Projection(sweep.client, sweep.run, sweep.storage, sweep.said.append, Clock())
+    projection.start(KEYS)
+    assert projection.leave() == {}
+    assert not projection._thread.is_alive()
+    assert (sweep.runs(), sweep.client.search_model_versions(""), sweep.said) == ({}, [], [])
+    assert not is_told(sweep.trial(), read_record(sweep.trial()))
+    assert sweep.tell(0, 1) == {}  # by whoever took the sweep
+    whole(sweep, 0)
+    whole(sweep, 1)
