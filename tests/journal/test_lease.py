@@ -247,3 +247,33 @@ def test_a_store_that_cannot_create_is_written_and_looked_at(disk, monkeypatch):
     with pytest.raises(SweepHeld):
         Lease.take(disk, print)
     lease.release()
+
+
+def test_a_driver_on_another_machine_of_this_name_that_lives_is_left_alone(storage, away):
+    """As of nodes that all call themselves localhost: only the kernel's start tells them apart."""
+    other, said, stop = replace(module._me(), boot="another kernel", token="t"), [], threading.Event()
+    storage.write("lease.json", json.dumps(asdict(other)).encode())
+    assert is_alive(other) is None
+
+    def renew():
+        while not stop.wait(0.02):
+            storage.touch("lease.json")
+
+    renewing = threading.Thread(target=renew)
+    renewing.start()
+    try:
+        with pytest.raises(SweepHeld, match=f"held by process {other.pid} of"):
+            Lease.take(storage, said.append, stale_s=30)
+    finally:
+        stop.set()
+        renewing.join()
+    assert said == [f"the sweep is held by {other.told}: watching for up to 30 s whether it lives"]
+    assert holder_of(storage) == other
+
+
+def test_a_driver_that_this_machine_was_started_anew_after_is_replaced_when_it_renews_nothing(storage, away):
+    other, said = replace(module._me(), boot="before the last one", token="t"), []
+    storage.write("lease.json", json.dumps(asdict(other)).encode())
+    lease = Lease.take(storage, said.append, stale_s=0.2)
+    assert (holder_of(storage).token, said[-1]) == (lease.token, "it does not: going on in its place")
+    lease.release()

@@ -212,7 +212,6 @@ def elsewhere():
     for system in systems:
         system.error = None
         system.store.clear()
-        fsspec.registry._registry.pop(system.protocol)
 
 
 def test_a_store_that_overwrites_instead_of_appending_keeps_all(elsewhere):

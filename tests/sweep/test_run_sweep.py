@@ -132,3 +132,35 @@ def test_a_sweep_that_is_held_is_left_alone(prostates, assigned, tmp_path):
         with pytest.raises(SweepHeld):
             reconcile("calib", print)
     assert assigned == []
+
+
+def test_a_version_that_was_deleted_does_not_come_back_by_itself(assigned, tmp_path):
+    client = fresh_store(tmp_path)
+    one_epoch(sweep_storage(f"sqlite:///{tmp_path}/mlflow.db", "calib"), 0, True)
+    reconcile("calib", print)
+    (ref,) = models(client, "calib")
+    client.delete_model_version(ref.name, str(ref.version))
+    said = []
+    assert reconcile("calib", said.append) == {}
+    assert models(client, "calib") == []
+    assert said == ["experiment 'calib': 0 trials told to MLflow, 0 runs closed"]
+
+
+@pytest.mark.parametrize("how", ["named", "environment", "neither"])
+def test_data_are_shared_by_a_storage_that_is_named_here_or_in_the_environment(
+    tiny_files, blobs, assigned, tmp_path, monkeypatch, how
+):
+    fresh_store(tmp_path)
+    shared = str(tmp_path / "shared")
+    if how == "environment":
+        monkeypatch.setenv("SEGCAL_STORAGE", shared)
+    run_sweep(load_plan(tiny_files[1]), str(blobs), print, storage=shared if how == "named" else None)
+    (records,) = {assignment.storage for assignment in assigned}
+    digest = assigned[0].config.data_digest
+    if how == "neither":
+        assert not records.has("prepared")
+        assert {assignment.prepared is None for assignment in assigned} == {False}
+    else:
+        assert records.uri == f"{shared}/tiny"
+        assert records.at("prepared", digest).has("manifest.json")
+        assert {assignment.prepared for assignment in assigned} == {None}

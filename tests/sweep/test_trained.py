@@ -120,3 +120,62 @@ def test_a_record_of_a_newer_version_stops_the_sweep(store, storage):
     write_record(folder, replace(read_record(folder), format=2))
     with pytest.raises(BadData, match="use the segcal that wrote it"):
         find(store, storage)
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """Keys that MLflow has a version of."""
+    keys = set()
+    monkeypatch.setattr("segcal.sweep.trained.finished_keys", lambda client, experiment: set(keys))
+    return keys
+
+
+def test_what_is_registered_and_was_not_told_to_the_end_is_to_be_told(store, storage, registry):
+    """The driver was killed between the version and the end of its run."""
+    half, whole = trial(storage, 0), trial(storage, 1, told=True)
+    registry |= {half, whole, "of a folder that is gone"}
+    found, said = find(store, storage)
+    assert (found.done, found.untold, said) == (registry, {half}, [])
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}\n", None])
+def test_metrics_that_only_a_record_has_must_be_whole(store, storage, registry, damage):
+    folders = [trial_storage(storage, trial(storage, seed)) for seed in range(2)]
+    registry.add(read_record(folders[1]).key)
+    for folder in folders:
+        if damage is None:
+            folder.remove("metrics.jsonl")
+        else:
+            folder.write("metrics.jsonl", damage)
+    found, said = find(store, storage)
+    assert found.done == found.untold == registry  # MLflow has all of that one
+    (line,) = said
+    if damage is None:
+        assert line.startswith("ce seed 0: a file of it is gone: ")
+    else:
+        assert line.startswith("ce seed 0: its metrics were damaged: set aside as metrics.jsonl.")
+        (aside,) = [name for name in folders[0].names() if name.endswith(".damaged")]
+        assert folders[0].read(aside) == damage
+    assert line.endswith("; it is trained again")
+    assert (read_record(folders[0]).state, read_record(folders[1]).state) == ("failed", "finished")
+    key = trial(storage, 0)
+    assert find(store, storage)[0].done == {key, *registry}
+
+
+def test_a_version_that_was_deleted_comes_back_only_where_its_trial_is_asked_for(store, storage, registry):
+    key, other = (trial(storage, seed, told=True) for seed in range(2))
+    assert find(store, storage)[0].untold == frozenset()
+    found = find_trained(store, "calib", storage, pytest.fail, asked={key, "another"})
+    assert (found.done, found.untold) == ({key, other}, {key})
+    registry.add(key)
+    assert find_trained(store, "calib", storage, pytest.fail, asked={key}).untold == frozenset()
+
+
+def test_one_that_cannot_come_back_is_trained_again(store, storage, registry):
+    key = trial(storage, 0, told=True)
+    trial_storage(storage, key).remove(WEIGHTS)
+    assert find(store, storage)[0].done == {key}  # nobody needs it
+    said = []
+    found = find_trained(store, "calib", storage, said.append, asked={key})
+    assert (found.done, found.untold) == (frozenset(), frozenset())
+    assert said[0].startswith("ce seed 0: a file of it is gone: ")
