@@ -192,9 +192,9 @@ class Sulking(MemoryFileSystem):
     store, pseudo_dirs, error = {}, [""], None
 
     def __getattribute__(self, name):
-        if name in ("ls", "cat_file", "pipe_file", "exists", "rm_file", "mv", "modified", "put_file", "get_file"):
-            if error := type(self).error:
-                raise error
+        calls = ("ls", "cat_file", "pipe_file", "exists", "rm_file", "mv", "modified", "put_file", "get_file")
+        if name in calls and (error := type(self).error):
+            raise error
         return super().__getattribute__(name)
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks, the second does not, and a main thread that hangs is freed."""
+"""Ctrl-C and SIGTERM: the first asks, the second does not."""
 
 import os
 import signal
@@ -30,10 +30,6 @@ def handlers():
     return [signal.getsignal(number) for number in NUMBERS]
 
 
-def waiting():
-    return [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
-
-
 @pytest.mark.parametrize("number", NUMBERS)
 def test_the_first_signal_asks_and_the_second_is_an_order(before, number):
     said = []
@@ -58,55 +54,6 @@ def test_the_handlers_are_given_back_where_nothing_is_heard(before):
     with Interrupts(pytest.fail).listening():
         assert before not in handlers()
     assert handlers() == [before, before]
-    assert waiting() == []
-
-
-def test_what_ends_in_time_after_the_first_signal_is_not_interrupted(before, monkeypatch):
-    monkeypatch.setattr(module, "GRACE_S", 0.05)
-    monkeypatch.setattr(module, "HANG_S", 0.05)
-    interrupts = Interrupts(lambda line: None)
-    with interrupts.listening():
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert handlers() == [before, before]
-    time.sleep(0.2)
-    assert interrupts.waited
-    for thread in waiting():
-        thread.join(1)
-    assert waiting() == []
-
-
-def hang(interrupts, wait):
-    with interrupts.listening():
-        os.kill(os.getpid(), signal.SIGTERM)
-        wait()
-        pytest.fail("not reached")
-
-
-def test_a_main_thread_that_goes_round_and_round_is_interrupted(before, monkeypatch):
-    monkeypatch.setattr(module, "GRACE_S", 0.05)
-    monkeypatch.setattr(module, "HANG_S", 0.05)
-
-    def wait():
-        until = time.monotonic() + 10
-        while time.monotonic() < until:
-            time.sleep(0.01)
-
-    with pytest.raises(KeyboardInterrupt):
-        hang(Interrupts(lambda line: None), wait)
-    assert handlers() == [before, before]
-
-
-@pytest.mark.xfail(strict=True, reason="_thread.interrupt_main wakes nobody: signal.pthread_kill would")
-def test_a_main_thread_that_waits_for_a_lock_is_interrupted(before, monkeypatch):  # DEFECT
-    monkeypatch.setattr(module, "GRACE_S", 0.05)
-    monkeypatch.setattr(module, "HANG_S", 0.05)
-    never, began = threading.Event(), time.monotonic()
-    free = threading.Timer(2, never.set)  # so that the test ends
-    free.start()
-    with pytest.raises(KeyboardInterrupt):
-        hang(Interrupts(lambda line: None), never.wait)
-    free.cancel()
-    assert time.monotonic() - began < 1
 
 
 def test_one_asks_once_and_the_reason_is_said(monkeypatch):
