@@ -20,7 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from segcal import __version__
 from segcal.cli.data import add_data
 from segcal.cli.gc import add_gc
-from segcal.cli.plan import add_plan, add_sweep_arguments, load_sweep
+from segcal.cli.plan import add_place_arguments, add_plan, add_sweep_arguments, load_sweep
 from segcal.cli.search import add_search
 from segcal.cli.status import add_status
 from segcal.cli.verb import add_verb, say
@@ -81,9 +81,7 @@ def _add_sweep(verbs: Any) -> None:
         "segcal sweep --task brain --data BraTS17/ --scale paper",
     )  # fmt: skip
     add_sweep_arguments(verb)
-    verb.add_argument("--storage", metavar="URI", help="folder or URI of the records, seen by all machines that train "
-                      "(default: $SEGCAL_STORAGE, or beside the tracking store)")  # fmt: skip
-    verb.add_argument("--address", help="address of a Ray cluster (default: $RAY_ADDRESS, or a Ray of this machine)")
+    add_place_arguments(verb)
     verb.add_argument("--reconcile", action="store_true", help="train nothing: tell MLflow all that is on record, and "
                       "close the runs that a killed sweep left open")  # fmt: skip
 

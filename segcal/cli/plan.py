@@ -1,6 +1,6 @@
 """`segcal plan`: what a sweep will take, before it takes it."""
 
-__all__ = ["add_plan", "add_sweep_arguments", "given_settings", "load_sweep"]
+__all__ = ["add_place_arguments", "add_plan", "add_sweep_arguments", "given_settings", "load_sweep"]
 
 import argparse
 import json
@@ -46,6 +46,13 @@ def add_sweep_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
                       help="replace a value of the sweep file: seeds=2, epochs=10, recipes.ce.lr=0.01; "
                       "several in one are separated by ;")  # fmt: skip
+
+
+def add_place_arguments(verb: argparse.ArgumentParser) -> None:
+    """Where a sweep's records are and where it is trained: the same for all verbs that train."""
+    verb.add_argument("--storage", metavar="URI", help="folder or URI of the records, seen by all machines that train "
+                      "(default: $SEGCAL_STORAGE, or beside the tracking store)")  # fmt: skip
+    verb.add_argument("--address", help="address of a Ray cluster (default: $RAY_ADDRESS, or a Ray of this machine)")
 
 
 def load_sweep(arguments: argparse.Namespace) -> "Plan":

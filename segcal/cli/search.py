@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segcal.cli.plan import add_sweep_arguments, given_settings
+from segcal.cli.plan import add_place_arguments, add_sweep_arguments, given_settings
 from segcal.cli.verb import add_verb, say
 from segcal.errors import StoreUnreachable, TrialsFailed
 from segcal.progress import bars
@@ -24,9 +24,7 @@ def add_search(verbs: Any) -> None:
         "segcal search sweeps/brain-search.yaml --data BraTS17/ --scale paper",
     )  # fmt: skip
     add_sweep_arguments(verb)
-    verb.add_argument("--storage", metavar="URI", help="folder or URI of the records, seen by all machines that train "
-                      "(default: $SEGCAL_STORAGE, or beside the tracking store)")  # fmt: skip
-    verb.add_argument("--address", help="address of a Ray cluster (default: $RAY_ADDRESS, or a Ray of this machine)")
+    add_place_arguments(verb)
     verb.add_argument("--out", metavar="FILE", help="the winner's sweep file (default: EXPERIMENT-winner.yaml here)")
 
 
