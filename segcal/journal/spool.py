@@ -1,6 +1,6 @@
 """The epochs of a trial, one line each, only ever appended: what a tracking server must be told, sooner or later."""
 
-__all__ = ["SPOOL", "Line", "line_of", "parse"]
+__all__ = ["SPOOL", "Line", "is_damaged", "line_of", "parse"]
 
 import json
 import math
@@ -51,16 +51,27 @@ def parse(data: bytes) -> list[Line]:
 
     One that is there twice counts as it was first: a process that was taken for dead wrote it again.
     """
+    return _read(data)[0]
+
+
+def is_damaged(data: bytes) -> bool:
+    """Whether an epoch is not whole that no crash cut short."""
+    return _read(data)[1] < data.count(b"\n")
+
+
+def _read(data: bytes) -> tuple[list[Line], int]:
+    """The epochs, and how many lines they and their doubles are."""
     lines: list[Line] = []
-    for text in data.split(b"\n")[:-1]:
+    texts = data.split(b"\n")[:-1]
+    for read, text in enumerate(texts):
         try:
             content = json.loads(text)
             dice = tuple(math.nan if value is None else float(value) for value in content["val_dice_by_structure"])
             line = Line(**{**content, "val_dice_by_structure": dice})
         except (ValueError, TypeError, KeyError):
-            break
-        if line.epoch > len(lines) + 1:
-            break
+            return lines, read
+        if type(line.epoch) is not int or not 1 <= line.epoch <= len(lines) + 1:
+            return lines, read
         if line.epoch == len(lines) + 1:
             lines.append(line)
-    return lines
+    return lines, len(texts)

@@ -21,7 +21,7 @@ import numpy as np
 from segcal.journal.checkpoint import WEIGHTS, StateFile, pack, read_state, state_files, write_state
 from segcal.journal.log import LOG, TrialLog
 from segcal.journal.record import RECORD, Ended, TrialRecord, read_record, set_aside, write_record
-from segcal.journal.spool import SPOOL, Line, line_of, parse
+from segcal.journal.spool import SPOOL, Line, is_damaged, line_of, parse
 from segcal.journal.storage import Storage
 from segcal.records import EpochRecord
 
@@ -167,8 +167,8 @@ class TrialJournal:
         except FileNotFoundError:
             return []
         lines = parse(data)
-        self._torn = not data.endswith(b"\n")
-        if data.count(b"\n") > len(lines):
+        self._torn = data != b"".join(line.encoded() for line in lines)
+        if is_damaged(data):
             kept = f"{SPOOL} was damaged after epoch {len(lines)}"
             notes.append(f"{kept}: set aside as {set_aside(self._storage, SPOOL)}")
             self._storage.write(SPOOL, b"".join(line.encoded() for line in lines))

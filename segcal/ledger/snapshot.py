@@ -217,7 +217,7 @@ def _quotable(group: tuple[str | None, ...]) -> bool:
 
 
 def _quote(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    return f'"{text}"' if "'" in text else f"'{text}'"  # MLflow knows no way to write both in one text
 
 
 @contextlib.contextmanager

@@ -97,7 +97,7 @@ def patiently(call: Callable[[], T], wait: Callable[[float], None] = time.sleep)
     for pause_s in (1.0, 3.0, 10.0, 30.0, None):
         try:
             return call()
-        except (MlflowException, RequestException) as error:
+        except Exception as error:
             if not is_away(error):
                 raise
             if pause_s is None:

@@ -3,7 +3,7 @@
 The fluent API would adopt the parent's run in every process that inherits MLFLOW_RUN_ID.
 """
 
-__all__ = ["SweepRun", "close_left", "dataset_of", "elsewhere", "end_sweep", "start_sweep"]
+__all__ = ["SweepRun", "close_left", "dataset_of", "elsewhere", "end_sweep", "names_before", "start_sweep"]
 
 import json
 import os
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from segcal.ledger.names import tag
@@ -82,14 +82,19 @@ def end_sweep(client: MlflowClient, sweep: SweepRun, status: str, *, alone: bool
         client.set_terminated(sweep.run_id, status)
 
 
-def elsewhere(client: MlflowClient, experiment: str, storage: str) -> str | None:
-    """Who trains this experiment with other records than these, in words; None where nobody does."""
-    filters = f"attributes.status = 'RUNNING' and tags.`{tag('kind')}` = 'sweep'"
-    for run in client.search_runs([experiment], filters, max_results=1000):
-        if run.data.tags.get(tag("storage"), storage) != storage:
-            params = run.data.params
+def elsewhere(client: MlflowClient, experiment: str, storage: str, place: str) -> str | None:
+    """Who trains this experiment with records in another place, in words; None where nobody does."""
+    for run in _open_sweeps(client, experiment):
+        params = run.data.params
+        if run.data.tags.get(tag("storage"), storage) != storage and params.get("sweep.records") != place:
             return f"{params.get('sweep.driver', 'somebody')}, with records in {params.get('sweep.records', '?')}"
     return None
+
+
+def names_before(client: MlflowClient, experiment: str, place: str) -> set[str]:
+    """What the records in this place were called by sweeps that are still open: they may have been deleted since."""
+    runs = [run for run in _open_sweeps(client, experiment) if run.data.params.get("sweep.records") == place]
+    return {run.data.tags.get(tag("storage"), "") for run in runs} - {""}
 
 
 def close_left(client: MlflowClient, experiment: str, storage: str, keep: Collection[str] = ()) -> int:
@@ -103,6 +108,11 @@ def close_left(client: MlflowClient, experiment: str, storage: str, keep: Collec
         client.set_tag(run.info.run_id, tag("error"), "its process ended before it did")
         client.set_terminated(run.info.run_id, "KILLED")
     return len(left)
+
+
+def _open_sweeps(client: MlflowClient, experiment: str) -> list[Run]:
+    filters = f"attributes.status = 'RUNNING' and tags.`{tag('kind')}` = 'sweep'"
+    return list(client.search_runs([experiment], filters, max_results=1000))
 
 
 def dataset_of(task: str, manifest: Mapping[str, Any]) -> DatasetInput:

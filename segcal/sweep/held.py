@@ -24,7 +24,12 @@ def given_storage(named: str | None) -> str | None:
 
 def records_id(storage: Storage) -> str:
     """What these records are called in MLflow, whatever path leads to them."""
-    storage.create("id", uuid.uuid4().hex.encode())
+    name = uuid.uuid4().hex.encode()
+    try:
+        storage.create("id", name)
+    except NotImplementedError:  # an object store that cannot; whoever asks holds the sweep
+        if not storage.has("id"):
+            storage.write("id", name)
     return storage.read("id").decode()
 
 

@@ -43,7 +43,8 @@ class Interrupts:
 
         def heard(number: int, frame: object) -> None:
             give_back()
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for again in before:
+                signal.signal(again, signal.default_int_handler)
             self.ask(f"{signal.Signals(number).name} received")
 
         for number in before:

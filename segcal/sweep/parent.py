@@ -1,6 +1,6 @@
 """The run above a sweep's trials: opened with what they are about, closed with how they ended."""
 
-__all__ = ["Told", "keep_manifest", "open_parent", "status_of", "telling"]
+__all__ = ["GRACE_S", "Told", "close_all_left", "keep_manifest", "open_parent", "status_of", "telling"]
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from segcal.errors import SweepHeld
 from segcal.journal.lease import Lease
 from segcal.journal.storage import Storage
 from segcal.ledger.store import Store, experiment_id, is_away, patiently
-from segcal.ledger.sweep_run import SweepRun, close_left, elsewhere, end_sweep, start_sweep
+from segcal.ledger.sweep_run import SweepRun, close_left, elsewhere, end_sweep, names_before, start_sweep
 from segcal.sweep.held import records_id
 from segcal.sweep.outcome import Outcome
 from segcal.sweep.plan import Plan
@@ -48,12 +48,12 @@ def open_parent(
     records, and StoreUnreachable.
     """
     where, records = patiently(lambda: experiment_id(client, plan.experiment)), records_id(records_at)
-    if other := patiently(lambda: elsewhere(client, where, records)):
+    if other := patiently(lambda: elsewhere(client, where, records, records_at.uri)):
         raise SweepHeld(
             f"experiment '{plan.experiment}' must have one driver, got a second: {other}; wait for it, or name the "
             "same --storage; if it is gone, call `segcal sweep --reconcile` with that storage"
         )
-    if closed := patiently(lambda: close_left(client, where, records)):
+    if closed := close_all_left(client, where, records_at):
         say(f"{closed} runs were left open by a process that is gone: closed")
     params = {
         "data": found.root,
@@ -80,7 +80,7 @@ def telling(
 
     untold: keys with something to tell already. Where another driver has taken the sweep, the rest is his to tell.
     """
-    told, grace_s = Told(sweep, Projection(client, sweep, records_at, say)), GRACE_S
+    told, grace_s = Told(sweep, Projection(client, sweep, records_at, say, lost=lease.lost)), GRACE_S
     told.projection.start(untold)
     try:
         yield told
@@ -93,6 +93,12 @@ def telling(
             told.untold = told.projection.close(grace_s) if alone else told.projection.leave()
         finally:
             _close(client, sweep, told.status, alone, say)
+
+
+def close_all_left(client: Store, experiment: str, records_at: Storage) -> int:
+    """Close what a killed sweep left open on the records in this place, also on some that were deleted since."""
+    names = patiently(lambda: names_before(client, experiment, records_at.uri)) | {records_id(records_at)}
+    return sum(patiently(lambda name=name: close_left(client, experiment, name)) for name in names)  # type: ignore[misc]
 
 
 def status_of(outcome: Outcome) -> str:

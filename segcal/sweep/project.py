@@ -47,8 +47,9 @@ class Projection:
 
     def __init__(
         self, client: Store, sweep: SweepRun, storage: Storage, say: Callable[[str], None],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic, lost: threading.Event | None = None,
     ) -> None:  # fmt: skip
+        self._lost = lost or threading.Event()  # set from outside where another driver tells the rest
         self._client, self._sweep, self._storage, self._say, self._clock = client, sweep, storage, say, clock
         self._watched: dict[str, _Watched] = {}
         self._given_up: dict[str, str] = {}
@@ -110,7 +111,7 @@ class Projection:
     def _round(self, everything: bool = False) -> None:
         for watched in list(self._watched.values()):
             now = self._clock()
-            if now < self._try_at:
+            if now < self._try_at or self._lost.is_set():
                 return
             if now < watched.due and (watched.refused or not everything):
                 continue

@@ -15,11 +15,11 @@ from segcal.journal.record import CUT_SHORT, close_record
 from segcal.journal.storage import Storage
 from segcal.ledger.location import tracking_uri
 from segcal.ledger.store import IMPATIENT, experiment_id, open_store, patiently
-from segcal.ledger.sweep_run import SweepRun, close_left
+from segcal.ledger.sweep_run import SweepRun
 from segcal.progress import Progress
 from segcal.sweep.held import given_storage, held_sweep, records_id, sweep_storage
 from segcal.sweep.outcome import Outcome
-from segcal.sweep.parent import GRACE_S, keep_manifest, open_parent, status_of, telling
+from segcal.sweep.parent import GRACE_S, close_all_left, keep_manifest, open_parent, status_of, telling
 from segcal.sweep.plan import Plan, trials
 from segcal.sweep.project import Projection, Telling
 from segcal.sweep.run_trial import Assignment
@@ -112,15 +112,16 @@ def reconcile(experiment: str, say: Callable[[str], None], storage: str | None =
         raise UsageError(
             f"experiment '{experiment}' must have records, got none in {records_at.uri}; name its --storage"
         )
-    with held_sweep(records_at, say), environment({**IMPATIENT, "MLFLOW_TRACKING_URI": uri}):
-        where, records = patiently(lambda: experiment_id(client, experiment)), records_id(records_at)
+    with held_sweep(records_at, say) as lease, environment({**IMPATIENT, "MLFLOW_TRACKING_URI": uri}):
+        where = patiently(lambda: experiment_id(client, experiment))
         trained = find_trained(client, experiment, records_at, say)
         for key in trained.untold:
             close_record(trial_storage(records_at, key), "stopped", CUT_SHORT)
-        projection = Projection(client, SweepRun(experiment, where, "", False, records), records_at, say)
+        sweep = SweepRun(experiment, where, "", False, records_id(records_at))
+        projection = Projection(client, sweep, records_at, say, lost=lease.lost)
         projection.start(trained.untold)
         untold = projection.close(GRACE_S)
-        closed = patiently(lambda: close_left(client, where, records))
+        closed = 0 if lease.lost.is_set() else close_all_left(client, where, records_at)
     say(f"experiment '{experiment}': {len(trained.untold) - len(untold)} trials told to MLflow, {closed} runs closed")
     return untold
 

@@ -61,5 +61,5 @@ def _whole(trial: Storage, record: TrialRecord, say: Callable[[str], None]) -> b
         what = f"a file of it is gone: {error.filename or WEIGHTS}"
     if what:
         close_record(trial, "failed", what, of=("finished",))
-        say(f"{record.name}: {what}; it is trained again")
+        say(f"{record.name}: {what}; it is to be trained again")
     return not what

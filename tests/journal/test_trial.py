@@ -570,8 +570,7 @@ def test_a_late_append_of_an_attempt_that_was_taken_for_dead_doubles_lines_and_n
     assert len(safe_lines(disk)) == EPOCHS
 
 
-@pytest.mark.xfail(strict=True, reason="a doubled line is taken for damage")
-def test_doubled_lines_are_no_damage(disk):  # DEFECT
+def test_doubled_lines_are_no_damage(disk):
     train(disk, until=3)
     disk.append(SPOOL, parse(disk.read(SPOOL))[2].encoded())
     assert len(begun(disk).epochs) == 3

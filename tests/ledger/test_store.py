@@ -94,9 +94,8 @@ def test_a_refusal_is_not_repeated(refusal):
     assert left == [6]
 
 
-@pytest.mark.xfail(strict=True, reason="patiently lets a plain OSError pass, which is_away takes for an outage")
 @pytest.mark.parametrize("error", [ConnectionError("refused"), TimeoutError("no answer")])
-def test_what_is_taken_for_an_outage_is_waited_for(error):  # DEFECT
+def test_what_is_taken_for_an_outage_is_waited_for(error):
     assert is_away(error)
     call, _ = answering(error, 5)
     assert patiently(call, lambda seconds: None) == 5

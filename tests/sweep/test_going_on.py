@@ -103,7 +103,7 @@ def test_damaged_weights_that_mlflow_does_not_have_are_trained_again(sweep, blob
     again, said = sweep(blobs, "seeds=1")
     assert len(again.finished) == 1
     (line,) = [line for line in said if "its weights were damaged: set aside as weights.safetensors." in line]
-    assert line.endswith("it is trained again")
+    assert line.endswith("it is to be trained again")
     assert {ref.key: ref.weights_sha256 for ref in models(open_store(), "tiny")} == before
 
 

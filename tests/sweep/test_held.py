@@ -91,8 +91,7 @@ def test_records_keep_their_name():
     assert records_id(storage) == name == storage.read("id").decode()
 
 
-@pytest.mark.xfail(strict=True, reason="a lease is written and looked at where a store cannot create; an id is not")
-def test_a_store_that_cannot_create_has_a_name_too(monkeypatch):  # DEFECT
+def test_a_store_that_cannot_create_has_a_name_too(monkeypatch):
     def cannot(self, name, data):
         raise NotImplementedError
 

@@ -111,8 +111,7 @@ def test_records_that_a_symlink_leads_to_are_the_same(drivers, tmp_path):
     assert second.said == ["1 runs were left open by a process that is gone: closed"]
 
 
-@pytest.mark.xfail(strict=True, reason="records that are gone keep the experiment for good: --reconcile has none")
-def test_records_that_were_deleted_after_a_kill_hold_nobody_up(drivers, tmp_path):  # DEFECT
+def test_records_that_were_deleted_after_a_kill_hold_nobody_up(drivers, tmp_path):
     first = drivers("mine")
     left = first.open()
     first.lease.release()  # killed
@@ -186,8 +185,7 @@ def test_who_has_lost_the_sweep_tells_nothing_and_closes_only_its_own_run(driver
     assert finished_keys(driver.client, "tiny") == set()
 
 
-@pytest.mark.xfail(reason="the projection's thread goes on until the block ends, up to GRACE_S later")
-def test_who_loses_the_sweep_tells_nothing_from_then_on(drivers):  # DEFECT
+def test_who_loses_the_sweep_tells_nothing_from_then_on(drivers):
     driver = drivers()
     sweep = driver.open()
     with driver.telling(sweep) as told:

@@ -100,7 +100,7 @@ def test_weights_that_only_a_record_has_must_be_what_they_were(store, storage):
     assert found.done == found.untold == {good}
     assert sorted(said)[0].startswith(f"ce seed 1: its weights were damaged: set aside as {WEIGHTS}.")
     assert sorted(said)[1].startswith("ce seed 2: a file of it is gone: ")
-    assert sorted(said)[1].endswith(f"{WEIGHTS}; it is trained again")
+    assert sorted(said)[1].endswith(f"{WEIGHTS}; it is to be trained again")
     assert folder.read(next(name for name in folder.names() if name.endswith(".damaged"))) == bytes(content)
     assert read_record(folder).state == read_record(trial_storage(storage, gone)).state == "failed"
     again, said = find(store, storage)
@@ -156,7 +156,7 @@ def test_metrics_that_only_a_record_has_must_be_whole(store, storage, registry, 
         assert line.startswith("ce seed 0: its metrics were damaged: set aside as metrics.jsonl.")
         (aside,) = [name for name in folders[0].names() if name.endswith(".damaged")]
         assert folders[0].read(aside) == damage
-    assert line.endswith("; it is trained again")
+    assert line.endswith("; it is to be trained again")
     assert (read_record(folders[0]).state, read_record(folders[1]).state) == ("failed", "finished")
     key = trial(storage, 0)
     assert find(store, storage)[0].done == {key, *registry}
