@@ -89,13 +89,13 @@ class Projection:
         if self._thread.is_alive():
             self._thread.join()
         until = self._clock() + grace_s
-        while self._watched:
+        while self._watched and not self._lost.is_set():
             self._round(everything=True)
             if self._watched:
                 if self._clock() >= until:
                     break
                 time.sleep(POLL_S)
-        return {**self._given_up, **dict.fromkeys(self._watched, AWAY)}
+        return {} if self._lost.is_set() else {**self._given_up, **dict.fromkeys(self._watched, AWAY)}
 
     def leave(self) -> dict[str, str]:
         """Tell nothing more: another driver does."""
