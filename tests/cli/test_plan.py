@@ -205,8 +205,7 @@ def test_members_are_the_plans_own_seeds_first(tiny_files):
 
 
 def test_interrupted_it_exits_130_and_leaves_no_process(here, blobs, tiny_files):
-    many = [f"--set=recipes.ce_{number}={{loss: cross_entropy, lr: 0.01{number}}}" for number in range(1, 9)]
-    command = [sys.executable, "-m", "segcal", "plan", tiny_files[1], "--data", blobs, *many]  # not over in a moment
+    command = [sys.executable, "-m", "segcal", "plan", tiny_files[1], "--data", blobs]
     child = subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, text=True, start_new_session=True)
     for line in child.stderr:
         if line.startswith("timing ce"):
