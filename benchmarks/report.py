@@ -18,9 +18,10 @@ import numpy as np
 import torch
 
 from benchmarks.table import Row
-from segcal.analysis.build_report import Material, Request, build_report
+from segcal.analysis.build_report import Material, build_report
 from segcal.analysis.ensembles import Recipe, Subset, all_subsets
 from segcal.analysis.members import Member
+from segcal.analysis.request import Request
 from segcal.analysis.score_cache import ScoreCache
 from segcal.data.prepared import PreparedCohort
 from segcal.environment import home

@@ -1,12 +1,10 @@
-"""A report from nothing but an experiment's name: members from the registry, ensembles, scores, statistics, pages."""
+"""A report out of members and cases: ensembles, scores, statistics. Nothing is read, written or drawn."""
 
-__all__ = ["Request", "build_report", "make_report"]
+__all__ = ["Material", "build_report"]
 
 import datetime
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,45 +12,30 @@ from segcal.analysis import compare as cmp
 from segcal.analysis.conventions import conventions
 from segcal.analysis.curves import curve_table, curves
 from segcal.analysis.effects import check_effects
-from segcal.analysis.ensembles import Recipe, all_subsets, choose_digest, methods, recipes
+from segcal.analysis.ensembles import Recipe, all_subsets, methods
 from segcal.analysis.evaluate import evaluate
 from segcal.analysis.findings import findings
 from segcal.analysis.laws import check_laws
-from segcal.analysis.members import Member, load_pool
+from segcal.analysis.members import Member
 from segcal.analysis.paper import beside_paper
 from segcal.analysis.pictures import Gallery, plates
 from segcal.analysis.provenance import data_table, member_table, notes
+from segcal.analysis.request import Request
 from segcal.analysis.roles import Roles
 from segcal.analysis.score_cache import ScoreCache
 from segcal.analysis.scores import Scores, collect, domains
 from segcal.analysis.segments import detection_table, fit_table, scatters
 from segcal.analysis.sensitivity import pooled_table, reliability, sensitivity_table
-from segcal.data.prepared import PreparedCohort, open_prepared
+from segcal.data.prepared import PreparedCohort
 from segcal.environment import home
-from segcal.errors import BadData, UsageError
-from segcal.ledger.read import models, ood_digest
-from segcal.ledger.report_run import log_report
-from segcal.ledger.store import open_store
 from segcal.measure.case import column
+from segcal.progress import Progress, silent
 from segcal.records import Cell, Report, Table
-from segcal.report.page import write_report
 from segcal.tasks import TaskSpec
 from segcal.version import code_version
 from segcal.volume import Case
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a report is asked for."""
-
-    experiment: str
-    data_digest: str | None = None  # where the experiment's models were trained on several data; None: the newest
-    seed: int = 0  # of draws and resampling
-    n_resamples: int = 10_000
-    memory_gb: float = 4.0
-    compare_paper: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,34 +50,7 @@ class Material:
     remarks: tuple[str, ...] = ()
 
 
-def make_report(request: Request, out: Path, say: Say) -> dict[str, Any]:
-    """Build, write and log the report of an experiment; returns where it is and its main numbers."""
-    if request.n_resamples < 1 or request.seed < 0:
-        got = f"--resamples {request.n_resamples} --seed {request.seed}"
-        raise UsageError(f"resamples must be at least 1 and the seed not negative, got {got}")
-    client = open_store()
-    refs = models(client, request.experiment)
-    digest, others = choose_digest(refs, request.data_digest)
-    for other, count in others.items():
-        say(f"left out: {count} models trained on other data, digest {other} (--digest {other} reports on them)")
-    chosen = recipes([ref for ref in refs if ref.data_digest == digest])
-    say(f"{sum(len(recipe.members) for recipe in chosen)} members of {len(chosen)} recipes in '{request.experiment}'")
-    cohort = open_prepared(home() / "prepared" / digest)
-    ood, remarks = _out_of_distribution(ood_digest(client, request.experiment, digest), say)
-    task, pool = load_pool(client, chosen, digest)
-    material = Material(task, cohort, ood, tuple(chosen), pool, remarks)
-    report, scores = build_report(request, material, say)
-    say("drawing tables and figures")
-    write_report(report, scores.frame, out)
-    run_id = log_report(client, request.experiment, f"report {task.name}", out, _params(report), _metrics(report))
-    return {
-        "folder": str(out.absolute()), "run_id": run_id, "data_digest": digest, "findings": list(report.findings),
-        "effects": {effect.name: effect.verdict for effect in report.effects},
-        "laws_broken": [law.law for law in report.laws if law.broken],
-    }  # fmt: skip
-
-
-def build_report(request: Request, material: Material, say: Say) -> tuple[Report, Scores]:
+def build_report(request: Request, material: Material, say: Say, progress: Progress = silent) -> tuple[Report, Scores]:
     """Score the pool on the test cases, and what the tables show on the out-of-distribution cases."""
     task, chosen, pool = material.task, material.chosen, material.pool
     configs = {recipe: members[0].config for recipe, members in pool.items()}
@@ -103,13 +59,13 @@ def build_report(request: Request, material: Material, say: Say) -> tuple[Report
     cache = ScoreCache(home() / "scores" / material.cohort.digest, task, device)
     caches = {"test": cache}
     cases = {"test": material.cohort.cases("test")}
-    known = {"test": evaluate(cases["test"], task, pool, subsets, cache, request.memory_gb, say)}
+    known = {"test": evaluate(cases["test"], task, pool, subsets, cache, request.memory_gb, say, progress)}
     if material.ood is not None:
         cases["ood"] = _renamed(material.ood.cases("ood"), cases["test"])
         say(f"out of distribution: {len(cases['ood'])} cases")
         shown = [subset for subset in subsets if subset.full and not subset.variant]
         caches["ood"] = ScoreCache(home() / "scores" / material.ood.digest, task, device)
-        known["ood"] = evaluate(cases["ood"], task, pool, shown, caches["ood"], request.memory_gb, say)
+        known["ood"] = evaluate(cases["ood"], task, pool, shown, caches["ood"], request.memory_gb, say, progress)
     say("statistics")
     where = domains(material.cohort, cases.get("ood", []))
     scores = collect(known, subsets, pool, cases, where, task)
@@ -189,35 +145,3 @@ def _beside_paper(scores: Scores, roles: Roles, task: TaskSpec, request: Request
         return cmp.cell_of(values * (100 if quantity == "ece" else 1), request.seed, request.n_resamples)
 
     return beside_paper(task.name, task.structures, ours)
-
-
-def _out_of_distribution(digest: str | None, say: Say) -> tuple[PreparedCohort | None, tuple[str, ...]]:
-    """The cohort that the sweep prepared beside its own; a remark where it is gone."""
-    if digest is None:
-        return None, ()
-    try:
-        return open_prepared(home() / "prepared" / digest), ()
-    except BadData as error:
-        say(f"no out-of-distribution cases: {error}")
-        return None, (
-            f"The out-of-distribution cohort of the sweep (digest {digest}) is not here; nothing is said of it.",
-        )
-
-
-def _params(report: Report) -> dict[str, str]:
-    versions = ", ".join(f"{ref.name}/{ref.version}" for ref in report.members)
-    return {
-        "task": report.task, "data_digest": report.data_digest, "code_version": report.code_version,
-        "seed": str(report.seed), "n_resamples": str(report.n_resamples), "members": versions,
-    }  # fmt: skip
-
-
-def _metrics(report: Report) -> dict[str, float]:
-    """Points of the score tables as metrics, named table.column.method; the laws' values by their names."""
-    metrics = {}
-    for table in report.tables:
-        for title, cells in table.rows:
-            for name, cell in zip(table.columns, cells, strict=True):
-                if isinstance(cell, Cell):
-                    metrics[f"{table.key}.{name}.{title}"] = cell.point
-    return metrics | {f"law.{effect.name}": effect.value for effect in report.effects}

@@ -23,6 +23,7 @@ from segcal.errors import UsageError
 from segcal.learn.predict import SLAB, predict_together, slabs_of
 from segcal.measure.case import CaseScores, CaseTally
 from segcal.measure.surface import TruthSurface
+from segcal.progress import Progress, silent
 from segcal.tasks import TaskSpec
 from segcal.volume import Case, Prediction
 
@@ -60,6 +61,7 @@ def evaluate(
     cache: ScoreCache,
     memory_gb: float,
     say: Callable[[str], None],
+    progress: Progress = silent,
 ) -> Evaluation:
     """Score all subsets of the pool (recipe -> members) on all cases, never with more than `memory_gb` in memory.
 
@@ -80,10 +82,10 @@ def evaluate(
             )
         at_once = int(memory_gb // (need + PROCESS_GB))
         jobs = [replace(job, gigabytes=memory_gb / at_once - PROCESS_GB) for job in jobs]
-        progress = _Progress(jobs, say)
+        told = _Progress(jobs, say, progress)
         for job, scores in run_jobs(score_job, jobs, shared, at_once, say):
             cache.write(job.case.case_id, job.keys, [s.full for s in job.subsets], scores)
-            progress.done(job)
+            told.done(job)
         for case_id in {job.case.case_id for job in jobs}:
             known[case_id] = cache.read(case_id)
     return Evaluation(keys, known)
@@ -194,8 +196,8 @@ def _need_gb(job: Job) -> float:
 class _Progress:
     """A line a finished (case, recipe), with the time that is left."""
 
-    def __init__(self, jobs: Sequence[Job], say: Callable[[str], None]) -> None:
-        self._say, self._count, self._done = say, len(jobs), 0
+    def __init__(self, jobs: Sequence[Job], say: Callable[[str], None], progress: Progress) -> None:
+        self._say, self._progress, self._count, self._done = say, progress, len(jobs), 0
         self._left = self._all = sum(job.cost for job in jobs)
         self._started = time.monotonic()
 
@@ -206,4 +208,6 @@ class _Progress:
         eta = (
             f"ETA {seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}" if self._done < self._count else "done"
         )
-        self._say(f"scored {self._done}/{self._count}: {job.case.case_id}, {job.subsets[0].label}, {eta}")
+        what = f"{job.case.case_id}, {job.subsets[0].label}, {eta}"
+        self._say(f"scored {self._done}/{self._count}: {what}")
+        self._progress("scored", self._done, self._count, what)

@@ -24,7 +24,7 @@ from segcal.cli.plan import add_place_arguments, add_plan, add_sweep_arguments, 
 from segcal.cli.search import add_search
 from segcal.cli.status import add_status
 from segcal.cli.verb import add_verb, say
-from segcal.errors import SegcalError, StoreUnreachable, TrialsFailed
+from segcal.errors import SegcalError, StoreUnreachable, TrialsFailed, UsageError
 from segcal.progress import bars
 
 if TYPE_CHECKING:
@@ -93,6 +93,12 @@ def _add_report(verbs: Any) -> None:
     )  # fmt: skip
     verb.add_argument("--experiment", default="calib", help="MLflow experiment with trained models (default: calib)")
     verb.add_argument("--out", metavar="DIR", help="folder of the report (default: reports/EXPERIMENT)")
+    verb.add_argument("--task", action="append", default=[], metavar="TASK", dest="tasks",
+                      help="a task of the experiment, more than one if repeated (default: the newest's)")  # fmt: skip
+    verb.add_argument("--method", action="append", default=[], metavar="RECIPE", dest="methods",
+                      help="only this recipe, by its label; more than one if repeated")  # fmt: skip
+    verb.add_argument("--sizes", metavar="M,M", help="sizes M of ensembles on the curve (default: the task's)")
+    verb.add_argument("--draws", type=int, metavar="N", help="ensembles drawn for each M (default: the task's)")
     verb.add_argument("--digest", help="report on the models of this data digest, where there are several")
     verb.add_argument("--seed", type=int, default=0, help="seed of draws and resampling (default: 0)")
     verb.add_argument("--resamples", type=int, default=10_000, help="bootstrap resamples (default: 10000)")
@@ -167,17 +173,27 @@ def _check_told(untold: Mapping[str, str]) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from segcal.analysis.build_report import Request, make_report
+    from segcal.analysis.request import Request
+    from segcal.analysis.run_analysis import make_report
 
     out = Path(arguments.out or Path("reports") / arguments.experiment)
     request = Request(
-        arguments.experiment, arguments.digest, arguments.seed, arguments.resamples, arguments.memory_gb,
+        arguments.experiment, tuple(arguments.tasks), tuple(arguments.methods), _sizes(arguments.sizes),
+        arguments.draws, arguments.digest, arguments.seed, arguments.resamples, arguments.memory_gb,
         arguments.compare_paper,
     )  # fmt: skip
     result = make_report(request, out, say)
     if arguments.json:
         print(json.dumps(result))
-    say(f"report: {(out / 'report.html').absolute()}")
+    for page in result["pages"]:
+        say(f"report: {page}")
+
+
+def _sizes(text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(size) for size in text.split(",")) if text else ()
+    except ValueError:
+        raise UsageError(f"--sizes must be numbers with commas between, such as 1,2,5, got '{text}'") from None
 
 
 def _task_show(arguments: argparse.Namespace) -> None:

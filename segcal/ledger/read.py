@@ -1,6 +1,8 @@
 """Reads members out of the model registry: another process, another day, nothing but the tracking URI."""
 
-__all__ = ["Checkpoint", "Held", "finished_keys", "held", "load_checkpoint", "models", "ood_digest"]
+__all__ = [
+    "Checkpoint", "Held", "checkpoint_is_there", "finished_keys", "held", "load_checkpoint", "models", "ood_digest",
+]  # fmt: skip
 
 import hashlib
 import json
@@ -11,13 +13,16 @@ from typing import Any
 import mlflow.artifacts
 import numpy as np
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
 from safetensors.numpy import load
 
 from segcal.errors import BadData, UsageError, nearest
 from segcal.ledger.location import sqlite_file
 from segcal.ledger.names import CONFIG, TASK, WEIGHTS, tag
 from segcal.ledger.snapshot import Version, registered, snapshot_folder
-from segcal.ledger.store import open_store
+from segcal.ledger.store import is_away, open_store
 from segcal.records import ModelRef
 
 _PAGE = 1000
@@ -105,6 +110,20 @@ def load_checkpoint(client: MlflowClient, ref: ModelRef) -> Checkpoint:
             f"{who}: the weights' sha256 must be {ref.weights_sha256[:12]}…, got {digest[:12]}…; restore the file"
         )
     return Checkpoint(config, task, load(weights))
+
+
+def checkpoint_is_there(client: MlflowClient, ref: ModelRef) -> bool:
+    """Whether a member's weights are where they were put; they are not read."""
+    try:
+        location = client.get_logged_model(ref.model_id).artifact_location
+        if is_local_uri(location):
+            return (Path(local_file_uri_to_path(location)) / WEIGHTS).is_file()
+        found = mlflow.artifacts.list_artifacts(artifact_uri=location, tracking_uri=client.tracking_uri)
+    except MlflowException as error:
+        if is_away(error):
+            raise
+        return False
+    return any(Path(file.path).name == WEIGHTS for file in found)
 
 
 def _versions(client: MlflowClient, experiment: str) -> list[Version]:

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from segcal.analysis.build_report import Material, Request, build_report
+from segcal.analysis.build_report import Material, build_report
 from segcal.analysis.ensembles import recipes
 from segcal.analysis.members import Member
+from segcal.analysis.request import Request
 from segcal.analysis.scores import SOURCE, TARGET, Scores
 from segcal.data.prepare import prepare
 from segcal.learn.fit import build

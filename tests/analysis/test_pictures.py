@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from segcal.analysis import pictures
-from segcal.analysis.build_report import Request, build_report
+from segcal.analysis.build_report import build_report
 from segcal.analysis.ensembles import methods
 from segcal.analysis.pictures import Gallery, plates
+from segcal.analysis.request import Request
 from segcal.analysis.roles import Roles
 from segcal.analysis.score_cache import ScoreCache
 from segcal.data.prepare import prepare

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlflow.exceptions import MlflowException
 
+from segcal.environment import environment
 from segcal.errors import BadData, UsageError
 from segcal.journal.checkpoint import pack
-from segcal.ledger.read import finished_keys, load_checkpoint, models, ood_digest
-from segcal.ledger.store import open_store
+from segcal.ledger.names import WEIGHTS
+from segcal.ledger.read import checkpoint_is_there, finished_keys, load_checkpoint, models, ood_digest
+from segcal.ledger.store import IMPATIENT, open_store
 from segcal.ledger.sweep_run import end_sweep, start_sweep
 from segcal.ledger.trial_run import TrialRun
-from segcal.records import EpochRecord
+from segcal.records import EpochRecord, ModelRef
 from segcal.trial import TrialConfig
 from tests.fresh_store import fresh_store
 
@@ -79,6 +82,31 @@ def test_altered_weights_are_refused_by_name(store, finish):
     shutil.rmtree(path.parent)
     with pytest.raises(BadData, match=f"{ref.name} version 1: the checkpoint's files must be there"):
         load_checkpoint(store, ref)
+
+
+def test_a_checkpoint_is_there_until_its_file_or_its_model_is_gone(store, finish):
+    finish(3)
+    (ref,) = models(store, "calib")
+    assert checkpoint_is_there(store, ref)
+    assert not checkpoint_is_there(store, replace(ref, model_id="m-none"))
+    for path in Path("mlruns").rglob("weights.safetensors"):
+        path.unlink()
+    assert not checkpoint_is_there(store, ref)
+
+
+@pytest.mark.parametrize("tracking_server", ["sqlite"], indirect=True)
+def test_a_checkpoint_that_lies_with_a_server_is_looked_for_there(tracking_server):
+    client = open_store(tracking_server.uri)
+    experiment = client.create_experiment("far")
+    model = client.create_logged_model(experiment, name="m")
+    ref = ModelRef("m", 1, model.model_id, "r", "t", "r", "l", 0, "d", "1", "k", "0", 0.5, 1, 0)
+    assert not checkpoint_is_there(client, ref)
+    Path(tracking_server.folder, WEIGHTS).write_bytes(b"w")
+    client.log_model_artifact(model.model_id, str(Path(tracking_server.folder, WEIGHTS)))
+    assert checkpoint_is_there(client, ref)
+    tracking_server.stop()
+    with environment(IMPATIENT), pytest.raises(MlflowException):
+        checkpoint_is_there(client, ref)
 
 
 def test_of_a_trial_registered_twice_the_newest_counts(store, finish):

@@ -1,0 +1,1 @@
+"""Registered ensembles: a manifest of member versions, and what it predicts."""

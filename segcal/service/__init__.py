@@ -1,0 +1,1 @@
+"""The analysis as a service, and the explorer of its cases."""
