@@ -1,10 +1,10 @@
 """What an experiment keeps in MLflow that no ensemble and no report needs: superseded versions and checkpoints.
 
 Needed are: of every trial the newest version (what `models()` gives), a version with an alias, one that a report of
-the experiment names, and one that another version is a copy of; and the checkpoint of each version that stays,
-whoever registered it. (A report whose run was deleted in MLflow needs nothing.) Nothing is garbage without segcal's
-tags, of another experiment, of a run that has not ended, or before it has been unneeded for a while: a checkpoint
-since it and its run were last written, a version since the one that replaced it was registered.
+the experiment or a registered ensemble names, and one that another version is a copy of; and the checkpoint of each
+version that stays, whoever registered it. (A report whose run was deleted in MLflow needs nothing.) Nothing is garbage
+without segcal's tags, of another experiment, of a run that has not ended, or before it has been unneeded for a while: a
+checkpoint since it and its run were last written, a version since the one that replaced it was registered.
 """
 
 __all__ = ["KINDS", "Garbage", "Holdings", "delete", "find_garbage", "unneeded_checkpoints", "unneeded_versions"]
@@ -23,7 +23,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from segcal.errors import SegcalError, UsageError, nearest
+from segcal.errors import BadData, SegcalError, UsageError, nearest
+from segcal.ledger.ensemble_version import read_manifest, versions_of
 from segcal.ledger.names import tag
 from segcal.ledger.snapshot import Version, versions
 from segcal.progress import Progress, silent
@@ -59,7 +60,7 @@ class Holdings:
     checkpoints: tuple[LoggedModel, ...]
     versions: tuple[Version, ...]  # the experiment's, oldest first
     others: tuple[Version, ...]  # all others of the store
-    pinned: frozenset[Version]  # have an alias, or a report names them
+    pinned: frozenset[Version]  # have an alias, or a report or an ensemble names them
 
 
 def find_garbage(
@@ -174,7 +175,7 @@ def _holdings(client: MlflowClient, experiment: str) -> Holdings:
         tuple(models),
         tuple(ours),
         tuple(version for version in every if not _is_ours(version.tags, experiment)),
-        frozenset(_aliased(client, ours) | _reported(client, runs.values(), ours)),
+        frozenset(_aliased(client, ours) | _reported(client, runs.values(), ours) | _in_ensembles(client, ours)),
     )
 
 
@@ -198,19 +199,34 @@ def _reported(client: MlflowClient, runs: Iterable[Run], ours: Iterable[Version]
             names |= set(listed.split(", "))
         elif (in_file := _members_of(client, run)) is not None:
             names |= in_file
-        elif listed or run.info.status != "FAILED":  # a report that failed before its list was written is none
+        elif listed or run.info.status not in ("FAILED", "KILLED"):  # else it ended before it named any
             until_ms = max(until_ms, run.info.end_time or run.info.start_time)
     return {v for v in ours if f"{v.name}/{v.version}" in names or v.created <= until_ms}
 
 
 def _members_of(client: MlflowClient, run: Run) -> set[str] | None:
-    """Members as report.json names them; None where it cannot be read."""
+    """Members as each task's report.json names them; None where one cannot be read."""
+    found = set()
     try:
-        location = f"{run.info.artifact_uri}/report.json"
-        path = mlflow.artifacts.download_artifacts(artifact_uri=location, tracking_uri=client.tracking_uri)
-        return {f"{ref['name']}/{ref['version']}" for ref in json.loads(Path(path).read_text())["members"]}
+        for folder in json.loads(run.data.tags.get(tag("tasks"), '{"": ""}')).values():
+            location = "/".join(part for part in (run.info.artifact_uri, folder, "report.json") if part)
+            path = mlflow.artifacts.download_artifacts(artifact_uri=location, tracking_uri=client.tracking_uri)
+            found |= {f"{ref['name']}/{ref['version']}" for ref in json.loads(Path(path).read_text())["members"]}
     except Exception:  # each kind of artifact store raises its own
         return None
+    return found
+
+
+def _in_ensembles(client: MlflowClient, ours: Iterable[Version]) -> set[Version]:
+    """Versions that a registered ensemble's manifest names; where it cannot be read, all that are older than it."""
+    names, until_ms = set(), 0
+    for ensemble in versions_of(client):
+        try:
+            members = json.loads(read_manifest(client, ensemble))["members"]
+            names |= {f"{member['name']}/{member['version']}" for member in members}
+        except (BadData, ValueError, KeyError, TypeError):
+            until_ms = max(until_ms, ensemble.created_ms)
+    return {v for v in ours if f"{v.name}/{v.version}" in names or v.created <= until_ms}
 
 
 def _ended(client: MlflowClient, run_id: str | None, runs: Mapping[str, Run]) -> bool:

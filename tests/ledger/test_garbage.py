@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+import segcal.ensemble
 from segcal.errors import SegcalError, UsageError
 from segcal.ledger import garbage
+from segcal.ledger.ensemble_version import Draft, write_version
 from segcal.ledger.garbage import FAILED, SUPERSEDED, UNREGISTERED, VERSION, Garbage, delete, find_garbage
 from segcal.ledger.names import tag
 from segcal.ledger.read import load_checkpoint, models
@@ -209,12 +211,53 @@ def test_a_report_that_cannot_tell_its_members_keeps_all_that_are_older(calib, m
     assert (version.kind, version.version) == (VERSION, 3)
 
 
-def test_a_report_that_failed_before_it_said_anything_keeps_nothing(calib):
+def test_a_report_of_several_tasks_keeps_what_each_of_them_names(calib, tmp_path):
+    calib.trial(dices=(0.4,))
+    (ref,) = models(calib.client, "calib")
+    calib.trial(dices=(0.7,))
+    for task, number in (("brain", 7), ("heart", ref.version)):
+        (tmp_path / "both" / task).mkdir(parents=True)
+        members = [{"name": ref.name if task == "heart" else "segcal-other", "version": number}]
+        (tmp_path / "both" / task / "report.json").write_text(json.dumps({"members": members}))
+    run = calib.report("segcal-other/1, " * 500, tmp_path / "both")
+    calib.client.set_tag(run, tag("tasks"), json.dumps({"brain": "brain", "heart": "heart"}))
+    assert calib.found() == []
+    (tmp_path / "both" / "heart" / "report.json").write_text(json.dumps({"members": []}))
+    calib.client.delete_run(run)
+    run = calib.report("segcal-other/1, " * 500, tmp_path / "both")
+    calib.client.set_tag(run, tag("tasks"), json.dumps({"brain": "brain", "heart": "heart"}))
+    assert calib.kinds() == [SUPERSEDED, VERSION]
+
+
+def test_an_ensemble_keeps_its_members(calib, monkeypatch):
+    calib.trial(dices=(0.4,))
+    (ref,) = models(calib.client, "calib")
+    calib.trial(dices=(0.7,))
+    manifest = json.dumps({"members": [{"name": ref.name, "version": ref.version}]})
+    ensemble = write_version(calib.client, draft(calib, manifest))
+    assert calib.found() == []
+    monkeypatch.setattr(garbage, "read_manifest", lambda client, version: "{}")  # damaged: what is older stays
+    assert calib.found() == []
+    calib.client.delete_model_version(ensemble.name, str(ensemble.version))
+    assert calib.kinds() == [SUPERSEDED, VERSION]
+
+
+def draft(calib, manifest):
+    """An ensemble with no more than a manifest."""
+    about = {"recipe": "a", "select": "best", "members": "one", "data_digest": "d1", "code_version": "1"}
+    return Draft(
+        calib.name, "tiny", "ce", about, "identity", "", manifest, "card", "scores", {},
+        Path(segcal.ensemble.__file__).with_name("pyfunc.py"), (3, -1, 32, 32), 4,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("status", ["FAILED", "KILLED"])
+def test_a_report_that_ended_before_it_said_anything_keeps_nothing(calib, status):
     calib.trial(dices=(0.4,))
     calib.trial(dices=(0.7,))
     run = calib.client.create_run(calib.id, tags={tag("kind"): "report"}).info.run_id
     assert calib.found() == []  # it may be about to
-    calib.client.set_terminated(run, "FAILED")
+    calib.client.set_terminated(run, status)
     assert calib.kinds() == [SUPERSEDED, VERSION]
 
 
