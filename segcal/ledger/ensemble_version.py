@@ -9,6 +9,7 @@ __all__ = [
     "find_version", "give_alias", "read_card", "read_manifest", "same_ensemble", "versions_of", "write_version",
 ]  # fmt: skip
 
+import contextlib
 import hashlib
 import importlib.metadata
 import os
@@ -188,7 +189,7 @@ def read_card(client: MlflowClient, version: EnsembleVersion) -> str:
 
 
 def write_version(client: MlflowClient, draft: Draft) -> EnsembleVersion:
-    """A new version, in a finished run of kind "ensemble" in the experiment. What fails leaves a failed run only."""
+    """A new version, in a finished run of kind "ensemble" in the experiment; what fails leaves a failed run at most."""
     name = ensemble_name(draft.task)
     _ensure_model(client, name, draft.task)
     where = experiment_id(client, draft.experiment)
@@ -223,6 +224,26 @@ def _log_model(client: MlflowClient, draft: Draft, where: str, run_id: str, tags
         where, name=f"{draft.label}-ensemble", source_run_id=run_id, tags=dict(tags), model_type="segcal-ensemble",
         params={key: str(value)[:500] for key, value in draft.about.items()},
     )  # fmt: skip
+    try:
+        _put_files(client, draft, model.model_id)
+    except BaseException:
+        with contextlib.suppress(Exception):  # the store may be away: what failed first is what is told
+            client.finalize_logged_model(model.model_id, "FAILED")
+        raise
+    client.finalize_logged_model(model.model_id, "READY")
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric(metric_name(key), value, now, 0, model_id=model.model_id)
+        for key, value in draft.scores.items()
+        if np.isfinite(value)
+    ]
+    for start in range(0, len(metrics), 900):
+        client.log_batch(run_id, metrics=metrics[start : start + 900])
+    return str(model.model_id)
+
+
+def _put_files(client: MlflowClient, draft: Draft, model_id: str) -> None:
+    """What plain MLflow needs to load it, the card, and the scores by case."""
     with tempfile.TemporaryDirectory() as folder:
         manifest, saved = Path(folder, MANIFEST), Path(folder, "model")
         manifest.write_text(draft.manifest)
@@ -234,17 +255,7 @@ def _log_model(client: MlflowClient, draft: Draft, where: str, run_id: str, tags
             )  # fmt: skip
         (saved / CARD).write_text(draft.card)
         (saved / CASES).write_text(draft.cases)
-        client.log_model_artifacts(model.model_id, str(saved))
-    client.finalize_logged_model(model.model_id, "READY")
-    now = int(time.time() * 1000)
-    metrics = [
-        Metric(metric_name(key), value, now, 0, model_id=model.model_id)
-        for key, value in draft.scores.items()
-        if np.isfinite(value)
-    ]
-    for start in range(0, len(metrics), 900):
-        client.log_batch(run_id, metrics=metrics[start : start + 900])
-    return str(model.model_id)
+        client.log_model_artifacts(model_id, str(saved))
 
 
 def _signature(draft: Draft) -> ModelSignature:

@@ -14,9 +14,10 @@ TRAIN_LOSS, VAL_DICE, LR, SECONDS = "train_loss", "val_dice", "lr", "seconds"
 
 
 def tag(name: str) -> str:
-    """segcal's own tags: kind (sweep, trial or report), experiment, task, recipe, label, loss, seed, key, data_digest,
-    code_version, weights_sha256, val_dice, epoch, step, error, again_with_gpus, sweep_run; of a report analysis (the
-    hash of its question), spec, tasks, progress, holder."""
+    """segcal's own tags: kind (sweep, trial, report or ensemble), experiment, task, recipe, label, loss, seed, key,
+    data_digest, code_version, weights_sha256, val_dice, epoch, step, error, again_with_gpus, sweep_run; of a report
+    analysis (the hash of its question), spec, tasks, progress, holder; of an ensemble source_experiment, select,
+    members, identity, manifest_sha256."""
     return f"segcal.{name}"
 
 
