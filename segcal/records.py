@@ -270,3 +270,4 @@ class Report:
     plates: tuple[Plate, ...]
     laws: tuple[LawCheck, ...]
     effects: tuple[EffectCheck, ...]
+    ood_digest: str | None = None  # of the out-of-distribution cohort's prepared data

@@ -133,6 +133,7 @@ def _report(request: Request, material: Material, scores: Scores, roles: Roles, 
         plates=plates(gallery),
         laws=check_laws(scores.frame, task),
         effects=check_effects(scores, roles, task, seed, min(n, 2000)),
+        ood_digest=material.ood.digest if material.ood else None,
     )
 
 

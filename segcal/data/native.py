@@ -27,11 +27,14 @@ def probs_to_native(probs: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
 
     Linear interpolation keeps the sum over the classes at 1. An empty array (K = 0) stays empty.
     """
-    whole = [_uncropped(p - (index == 0), entry) + np.float32(index == 0) for index, p in enumerate(probs)]
+    native = np.zeros((len(probs), *entry["native"]["shape"]), dtype=np.float32)
     shape, spacing_mm = _turned(entry)
-    back = [resample(p, _spacing(entry["spacing_mm"]), spacing_mm, shape) for p in whole]
-    native = tuple(entry["native"]["shape"])
-    return turn_back(np.stack(back), entry["native"]["axes"]) if back else np.zeros((0, *native), dtype=np.float32)
+    for index, p in enumerate(probs):  # one at a time: a native grid may be many times the prepared one
+        background = np.float32(index == 0)
+        whole = _uncropped(p - background, entry) + background
+        back = resample(whole, _spacing(entry["spacing_mm"]), spacing_mm, shape)
+        native[index] = turn_back(back, entry["native"]["axes"])
+    return native
 
 
 def _uncropped(array: np.ndarray, entry: dict[str, Any]) -> np.ndarray:

@@ -1,12 +1,14 @@
 """One case from files to the task's grid: read, turn, resample, scale, crop. What the way back needs is recorded."""
 
-__all__ = ["prepare_case", "read_case", "scale_intensity"]
+__all__ = ["prepare_case", "prepare_image", "read_case", "read_channels", "scale_intensity"]
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from segcal.data.case_files import CaseFiles
+from segcal.data.case_files import CaseFiles, ImageFile
 from segcal.data.faults import GridMismatch
 from segcal.data.orient import orient
 from segcal.data.resample import (
@@ -26,47 +28,68 @@ from segcal.volume import Volume
 MAX_OUTSIDE = 0.05  # share of a label that may lie outside the image it was drawn on
 
 
+def read_channels(channels: Mapping[str, ImageFile], root: Path, case_id: str) -> dict[str, Volume]:
+    """The images of one case, each checked and all on the grid of the first."""
+    volumes = {name: read_image(image, root, case_id) for name, image in channels.items()}
+    first_name, first = next(iter(volumes.items()))
+    for name, volume in volumes.items():
+        same_grid(case_id, name, volume, first_name, first)
+    return volumes
+
+
 def read_case(case: CaseFiles, task: TaskSpec) -> tuple[dict[str, Volume], Volume]:
     """Channels of one case, and its classes (uint8), each checked and all on one grid."""
-    volumes = {name: read_image(image, case.root, case.case_id) for name, image in case.channels.items()}
+    volumes = read_channels(case.channels, case.root, case.case_id)
     meanings = case.label_values or {value: value for value in task.labels}
     values = {value: task.classes[meaning] for value, meaning in meanings.items()}
     label = read_labels(case.label, case.root, case.case_id, values)
     first_name, first = next(iter(volumes.items()))
     if case.label_has_own_grid:
         label = _onto(case, label, first, task)
-    for name, volume in (*volumes.items(), ("label", label)):
-        same_grid(case.case_id, name, volume, first_name, first)
+    same_grid(case.case_id, "label", label, first_name, first)
     return volumes, label
 
 
 def prepare_case(case: CaseFiles, task: TaskSpec) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """One checked case: image (C, Z, Y, X) float32 in [0, 1], truth (Z, Y, X) uint8, and its manifest entry."""
     volumes, label = read_case(case, task)
-    native = next(iter(volumes.values()))
-    label, axes = orient(label, task.orientation)
-    volumes = {name: orient(volume, task.orientation)[0] for name, volume in volumes.items()}
-    first = next(iter(volumes.values()))
-    z, y, x = (want or have for want, have in zip(task.spacing_mm, first.spacing_mm, strict=True))
-    target_mm: Spacing = (z, y, x)
-    grid = resampled_shape(label.array.shape, first.spacing_mm, target_mm)
-    check_size(grid, 4, "its prepared grid", case.case_id)
-    scaled = [scale_intensity(volumes[name].array, task.intensity, task.intensity_inside) for name in task.channels]
-    image = np.stack([resample(array, first.spacing_mm, target_mm) for array in scaled])
-    classes = resample_labels(label.array, task.n_classes, first.spacing_mm, target_mm, task.label_resampling)
-    resampled = classes.shape
-    image, offset = crop_or_pad(image, task.crop)
+    label, _ = orient(label, task.orientation)
+    image, way_back = prepare_image(volumes, task, case.case_id)
+    spacing_mm, target_mm = _spacing(way_back["native"]["turned_spacing_mm"]), _spacing(way_back["spacing_mm"])
+    classes = resample_labels(label.array, task.n_classes, spacing_mm, target_mm, task.label_resampling)
     truth, _ = crop_or_pad(classes, task.crop)
     whole, kept = int(np.count_nonzero(classes)), int(np.count_nonzero(truth))
     entry = {
         "case_id": case.case_id,
         "site": case.site,
         "group": case.group,
-        "shape": list(truth.shape),
+        **way_back,
+        "cropped_away": 1 - kept / whole if whole else 0.0,
+        "class_voxels": np.bincount(truth.ravel(), minlength=task.n_classes).tolist(),
+    }
+    return image, truth, entry
+
+
+def prepare_image(volumes: Mapping[str, Volume], task: TaskSpec, case_id: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """Channels of one grid as networks take them: image (C, Z, Y, X) float32 in [0, 1], and the way back.
+
+    volumes: every channel of the task, as read. The way back is what `labels_to_native` and `probs_to_native` need, and
+    part of a case's manifest entry. Raises TooLarge for a grid beyond the caps.
+    """
+    native = next(iter(volumes.values()))
+    turned = {name: orient(volume, task.orientation) for name, volume in volumes.items()}
+    first, axes = next(iter(turned.values()))
+    target_mm = _spacing([want or have for want, have in zip(task.spacing_mm, first.spacing_mm, strict=True)])
+    resampled = resampled_shape(first.array.shape, first.spacing_mm, target_mm)
+    check_size(resampled, 4, "its prepared grid", case_id)
+    scaled = [scale_intensity(turned[name][0].array, task.intensity, task.intensity_inside) for name in task.channels]
+    image = np.stack([resample(array, first.spacing_mm, target_mm) for array in scaled])
+    image, offset = crop_or_pad(image, task.crop)
+    return image, {
+        "shape": list(image.shape[1:]),
         "spacing_mm": list(target_mm),
         "resampled_shape": list(resampled),
         "crop_offset": list(offset),
-        "cropped_away": 1 - kept / whole if whole else 0.0,
         "native": {
             "shape": list(native.array.shape),
             "spacing_mm": list(native.spacing_mm),
@@ -75,9 +98,7 @@ def prepare_case(case: CaseFiles, task: TaskSpec) -> tuple[np.ndarray, np.ndarra
             "turned_shape": list(first.array.shape),
             "turned_spacing_mm": list(first.spacing_mm),
         },
-        "class_voxels": np.bincount(truth.ravel(), minlength=task.n_classes).tolist(),
     }
-    return image, truth, entry
 
 
 def scale_intensity(array: np.ndarray, how: str, inside: str = "all") -> np.ndarray:
@@ -97,6 +118,11 @@ def scale_intensity(array: np.ndarray, how: str, inside: str = "all") -> np.ndar
     if inside == "nonzero":
         scaled[array <= 0] = 0
     return scaled
+
+
+def _spacing(sides: list[float]) -> Spacing:
+    z, y, x = sides
+    return z, y, x
 
 
 def _onto(case: CaseFiles, label: Volume, image: Volume, task: TaskSpec) -> Volume:

@@ -152,12 +152,15 @@ def _held(manifest: Manifest, evidence: Evidence) -> str:
 def _novelty(manifest: Manifest, evidence: Evidence) -> str:
     found, title = manifest.novelty, "## What it foretells of a new scan: is it unlike the training data?\n\n"
     if found is None:
-        return title + "Too few cases with a score: no scan is flagged, which does not mean that it is like them.\n"
+        return (
+            f"{title}Too few cases were scored, or nothing is found in many of them: no scan is flagged, which does "
+            "not mean that it is like them.\n"
+        )
     text = (
         f"{title}A scan is **flagged** where its H(S), mean over the structures found, exceeds **{found.threshold:.3f} "
-        f"nats**. Of scans like the training data, {found.false_positive_rate:.1%} are flagged without reason on "
-        f"average (split conformal, {found.n_source} validation and test cases; exact for scans that are drawn like "
-        "these, without ties)."
+        f"nats**, or where it finds nothing at all. Of scans like the training data, {found.false_positive_rate:.1%} "
+        f"are flagged without reason on average (split conformal, {found.n_source} validation and test cases; exact "
+        "for scans that are drawn like these, without ties)."
     )
     if found.false_positive_rate > 0.05:
         text += f" It is the highest value of the {found.n_source} cases: no threshold from so few promises less."
@@ -169,8 +172,7 @@ def _novelty(manifest: Manifest, evidence: Evidence) -> str:
     entropies = [column("entropy", name) for name in manifest.dice]
     empty = int(evidence.frame.loc[evidence.frame.domain == TARGET, entropies].isna().all(axis=1).sum())
     nothing = (
-        f" In {empty} of them it found nothing: without a structure there is no H(S), and no flag. Look at every scan "
-        "in which nothing is found." if empty else ""
+        f" In {empty} of them it found nothing, which flags them." if empty else ""
     )  # fmt: skip
     return (
         f"{text}\n\nOf {found.n_target} out-of-distribution cases it flags **{found.detected:.0%}**.{nothing} A scan "

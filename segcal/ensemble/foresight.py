@@ -1,6 +1,6 @@
 """What the segment entropy H(S) foretells: the Dice of a structure, and whether a case is unlike what was learnt."""
 
-__all__ = ["Honesty", "dice_line", "leave_one_out", "novelty", "predicted_dice"]
+__all__ = ["Honesty", "dice_line", "is_novel", "leave_one_out", "novelty", "predicted_dice"]
 
 import math
 from dataclasses import dataclass
@@ -96,19 +96,31 @@ def novelty(source: ArrayLike, target: ArrayLike | None = None, alpha: float = A
     (Vovk, Gammerman & Shafer 2005, Algorithmic Learning in a Random World; Angelopoulos & Bates 2023, Conformal
     Prediction: A Gentle Introduction). That holds on average over draws of the n cases, not for each.
 
-    source (n,), target (m,): NaN (nothing is predicted) has no score: left out of the source, and never flagged in the
-    target. Fewer than 4 source scores: None.
+    source (n,), target (m,): NaN, nothing is predicted, counts as beyond all scores, in the source as in the target:
+    where the structures are in every case, to find none is stranger than any entropy. Fewer than 4 source cases: None,
+    and so where nothing is predicted in so many of them that the threshold would be beyond all scores.
     """
-    scores = np.asarray(source, dtype=np.float64)
-    scores = np.sort(scores[np.isfinite(scores)])
+    scores = np.sort(_beyond_if_nothing(source))
     n = int(scores.size)
     if n < FEWEST:
         return None
     k = min(n, math.ceil(round((n + 1) * (1 - alpha), 9)))  # 19.000000000000004 is 19
     threshold = float(scores[k - 1]) + ROUNDING
-    others = np.asarray([] if target is None else target, dtype=np.float64)
+    if not math.isfinite(threshold):
+        return None
+    others = _beyond_if_nothing([] if target is None else target)
     detected = float(np.mean(others > threshold)) if others.size else None
     return Novelty(threshold, (n + 1 - k) / (n + 1), n, int(others.size), detected)
+
+
+def is_novel(novelty: Novelty, score: float) -> bool:
+    """Whether a case of this mean H(S) is flagged; NaN, nothing is predicted, is."""
+    return math.isnan(score) or score > novelty.threshold
+
+
+def _beyond_if_nothing(scores: ArrayLike) -> np.ndarray:
+    found = np.asarray(scores, dtype=np.float64)
+    return np.where(np.isnan(found), np.inf, found)
 
 
 def _pairs(entropy: ArrayLike, dice: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from segcal.learn.predict import predict_together, slabs_of
 from segcal.learn.unet import UNet
 from segcal.ledger.ensemble_version import MANIFEST, find_version, read_manifest
 from segcal.ledger.store import Store
-from segcal.measure.uncertainty import segment_entropy
+from segcal.measure.uncertainty import segment_entropy, total_entropy
 from segcal.records import ModelRef
 from segcal.tasks import TaskSpec
 
@@ -90,7 +90,7 @@ class Ensemble:
         return EnsemblePrediction(
             probs,
             probs.argmax(axis=0).astype(np.uint8),
-            _entropy(probs),
+            total_entropy(probs),
             {name: segment_entropy(probs, label) for label, name in structures},
         )
 
@@ -171,12 +171,3 @@ def _refs(manifest: Manifest) -> Sequence[ModelRef]:
         )
         for m in manifest.members
     ]  # fmt: skip
-
-
-def _entropy(probs: np.ndarray) -> np.ndarray:
-    """-sum p ln p over classes (K, Z, Y, X), nats, slice by slice; 0 ln 0 is 0."""
-    found = np.empty(probs.shape[1:], np.float32)
-    for z in range(probs.shape[1]):
-        p = probs[:, z].astype(np.float64)
-        found[z] = -(p * np.log(np.where(p > 0, p, 1.0))).sum(axis=0)
-    return found

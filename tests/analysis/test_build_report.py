@@ -42,7 +42,7 @@ def test_a_study_has_every_part(study, material):
         "members",
     ]  # fmt: skip
     assert report.test_cases == tuple(scores.cases)
-    assert len(report.ood_cases) == 3
+    assert (len(report.ood_cases), report.ood_digest) == (3, material.ood.digest)
     assert [ref.label for ref in report.members] == ["ce"] * 4 + ["ce_mc"] * 2 + ["dice"] * 4 + ["dice_mc"] * 2
     f = scores.frame
     assert set(f["size"][f.split == "ood"]) == {1, 4}  # the curve is of the test cases

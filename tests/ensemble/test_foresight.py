@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 from scipy.stats import linregress, t
 
-from segcal.ensemble.foresight import dice_line, leave_one_out, novelty, predicted_dice
+from segcal.ensemble.foresight import dice_line, is_novel, leave_one_out, novelty, predicted_dice
 from segcal.ensemble.manifest import DiceLine
 
 # Anscombe (1973), American Statistician 27, data set I: y = 3.00 + 0.500 x, standard error 1.237, 9 degrees of freedom.
@@ -165,11 +165,22 @@ def test_the_false_positive_rate_aims_at_alpha():
 
 
 def test_targets_are_counted():
-    found = novelty([0.1, 0.2, 0.3, 0.4, math.nan], [0.39, 0.4, 0.41, 0.9, math.nan])
-    assert (found.n_source, found.n_target, found.detected) == (4, 5, 0.4)
+    found = novelty([0.1, 0.2, 0.3, 0.4], [0.39, 0.4, 0.41, 0.9, math.nan])
+    assert (found.n_source, found.n_target, found.detected) == (4, 5, 0.6)
     assert found.threshold == pytest.approx(0.400001, abs=1e-12)
+    flags = [is_novel(found, score) for score in (0.39, 0.4, 0.41, 0.9, math.nan)]
+    assert flags == [False, False, True, True, True]
 
 
-@pytest.mark.parametrize("source", [[], [0.1, 0.2, 0.3], [0.1, 0.2, 0.3, math.nan]])
+def test_a_source_case_in_which_nothing_is_found_is_beyond_all_scores():
+    scores = [*np.arange(38) / 100, math.nan]  # k = 38 of 39: the one without a score is the false alarm allowed for
+    found = novelty(scores)
+    assert (found.n_source, found.false_positive_rate) == (39, 0.05)
+    assert found.threshold == pytest.approx(0.370001, abs=1e-12)
+    assert novelty([*scores[:37], math.nan, math.nan]) is None  # one more: no threshold flags so few
+    assert novelty([0.1, 0.2, 0.3, 0.4, math.nan]) is None
+
+
+@pytest.mark.parametrize("source", [[], [0.1, 0.2, 0.3], [0.1, 0.2, math.nan]])
 def test_no_threshold_from_fewer_than_four(source):
     assert novelty(source, [0.5]) is None

@@ -78,12 +78,6 @@ def test_the_entropy_is_that_of_the_scores(registered, found, case):
         assert entropy == pytest.approx(scores[f"entropy@{name}"], abs=1e-6, nan_ok=True)
 
 
-def test_sure_probabilities_have_no_entropy(tiny_task):
-    from segcal.ensemble.loaded import _entropy
-
-    np.testing.assert_array_equal(_entropy(np.eye(4, dtype=np.float32).reshape(4, 4, 1, 1)), np.zeros((4, 1, 1)))
-
-
 def test_the_same_image_gives_the_same_bits(loaded, found, case):
     before = torch.get_num_threads()
     torch.set_num_threads(2)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from segcal.measure.uncertainty import binary_entropy, logit, segment_entropy
+from segcal.measure.uncertainty import binary_entropy, logit, segment_entropy, total_entropy
 
 LN2 = math.log(2)
 quick = settings(deadline=None, max_examples=60, database=None)
@@ -105,3 +105,21 @@ def test_logit_by_hand_and_at_its_clip():
     np.testing.assert_allclose(logit(d), [-end, -end, -end, -math.log(3), 0, math.log(3), end, end], atol=1e-12)
     assert np.isnan(logit(np.array([np.nan]))).all()
     np.testing.assert_allclose(logit(np.array([0.0, 1.0]), clip=0.1), [-math.log(9), math.log(9)], atol=1e-12)
+
+
+def test_total_entropy_by_hand():
+    probs = np.array([[[1.0, 0.5, 0.25]], [[0.0, 0.5, 0.25]], [[0.0, 0.0, 0.5]]], dtype=np.float32)
+    found = total_entropy(probs)
+    np.testing.assert_allclose(found, [[0.0, math.log(2), 1.5 * math.log(2)]], rtol=1e-7)
+    assert found.dtype == np.float32
+    assert not np.signbit(found).any()
+    assert total_entropy(np.zeros((3, 0, 4))).shape == (0, 4)
+
+
+@given(maps())
+@quick
+def test_total_entropy_lies_between_zero_and_that_of_a_coin_with_k_sides(probs):
+    found = total_entropy(probs)
+    plain = [-sum(p * math.log(p) for p in voxel if p > 0) for voxel in probs.T.tolist()]
+    np.testing.assert_allclose(found, plain, rtol=1e-6, atol=1e-7)
+    assert (found <= math.log(len(probs)) * (1 + 1e-6)).all()

@@ -1,13 +1,15 @@
 """NIfTI through nibabel, which alone would let flipped bits, wrong checksums and false headers pass in silence."""
 
-__all__ = ["read_nifti", "write_nifti"]
+__all__ = ["NiftiGrid", "peek_nifti", "read_nifti", "write_nifti"]
 
 import gzip
 import io
 import logging
+import math
 import os
 import struct
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -42,6 +44,32 @@ class _Image1(nib.Nifti1Image):  # type: ignore[misc]
 
 class _Image2(nib.Nifti2Image):  # type: ignore[misc]
     header_class = _Header2
+
+
+@dataclass(frozen=True)
+class NiftiGrid:
+    """What a header says before any voxel is read."""
+
+    shape: tuple[int, ...]  # (x, y, z, ...)
+    placed: bool  # whether a qform or an sform says how the patient lies
+
+    @property
+    def components(self) -> int:
+        """Images in the file: 1 of a 3-D one."""
+        return math.prod(self.shape[3:])
+
+
+def peek_nifti(path: Path, case_id: str) -> NiftiGrid:
+    """The header of a .nii or .nii.gz file; raises the faults of reading it."""
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as stream:
+            header = _header(stream.read(_HEADER_BYTES), path, case_id)
+    except EOFError:
+        raise Truncated(case_id, f"{path.name} must be a whole gzip stream", "an early end", AGAIN) from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise Corrupt(case_id, f"{path.name} must be a gzip stream", str(error).split(",")[0], AGAIN) from None
+    placed = int(header["qform_code"]) > 0 or int(header["sform_code"]) > 0
+    return NiftiGrid(tuple(int(side) for side in header.get_data_shape()), placed)
 
 
 def read_nifti(path: Path, case_id: str, component: int | None = None) -> Raw:

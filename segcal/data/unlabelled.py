@@ -1,0 +1,340 @@
+"""Images without labels, as somebody who wants a prediction names them: files, DICOM series, folders of cases.
+
+A channel is told by its name (`t1ce=FILE`; files that end in `_t1ce`), by its number as nnU-Net writes it (`_0000`), or
+by its place: in a list of files, or among the components of a 4-D NIfTI.
+"""
+
+__all__ = ["Unlabelled", "UnlabelledCase", "case_of_files", "file_digests", "find_unlabelled", "is_placed"]
+
+import hashlib
+import itertools
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from segcal.data.case_files import ImageFile
+from segcal.data.faults import BadInfo, DataFault, DoubledCase, MissingCase, MissingChannel
+from segcal.data.layouts import nnunet
+from segcal.data.layouts.listing import files, folders, stem
+from segcal.data.voxels.dicom import peek
+from segcal.data.voxels.itk_files import header_field, voxel_file
+from segcal.data.voxels.nifti import peek_nifti
+from segcal.data.voxels.streams import check_path
+from segcal.errors import UsageError, nearest
+from segcal.tasks import TaskSpec
+
+RESULT = "result.json"  # in the folder of a case that was predicted before
+DEPTH = 3  # of folders below the one that is named: BraTS17/HGG/CASE
+_NIFTI = (".nii", ".nii.gz")
+_ALIASES = {"t1n": "t1", "t1c": "t1ce", "t2w": "t2", "t2f": "flair"}  # BraTS 2023 and later
+_LABELS = re.compile(r"(^|[_\-. ])(seg|segm|segmentation|gt|labels?|mask)$", re.IGNORECASE)
+_NUMBER = re.compile(r"_(\d{4})$")
+
+
+@dataclass(frozen=True)
+class UnlabelledCase:
+    """One case to predict: an image a channel, in the task's order."""
+
+    case_id: str
+    root: Path  # no file may lie outside it
+    channels: dict[str, ImageFile]
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """What somebody's words stand for: cases, and what is none."""
+
+    cases: list[UnlabelledCase] = field(default_factory=list)
+    faults: list[DataFault] = field(default_factory=list)
+
+
+def find_unlabelled(argument: str, task: TaskSpec) -> Unlabelled:
+    """The cases that an argument of the command line stands for; no voxel is read.
+
+    argument: a file, a DICOM folder, files divided by commas (`a.nii.gz,b.nii.gz` in the task's order, or
+    `t1ce=a.nii.gz,...`), a folder with one case, or a folder of cases. Raises UsageError for an unknown channel name.
+    """
+    path = Path(argument)
+    try:
+        if not _exists(path) and ("," in argument or "=" in argument):
+            return Unlabelled([_listed(argument, task)])
+        if not _exists(path):
+            raise MissingCase(argument, "an image must be there", "no such file or folder", "check the path")
+        if not path.is_dir():
+            return Unlabelled([case_of_files([path], task)])
+    except DataFault as fault:
+        return Unlabelled([], [fault])
+    folder = Path(os.path.abspath(path))  # the folder names its case: never ".."
+    return _in_folder(folder, folder, task, DEPTH)
+
+
+def case_of_files(
+    paths: Sequence[Path] | Mapping[str, Path], task: TaskSpec, case_id: str = "", root: Path | None = None
+) -> UnlabelledCase:
+    """One case of files that somebody named: one a channel, by name or in the task's order; or one 4-D NIfTI.
+
+    A folder among them is a DICOM series. case_id: told by the names of the files where empty. root: the folder that no
+    file may leave; None trusts the paths as they are. Raises UsageError for an unknown channel name, a DataFault for
+    another number of channels than the task's.
+    """
+    given = list(paths.values()) if isinstance(paths, Mapping) else list(paths)
+    case_id = case_id or _name_of(given, task)
+    root = root or Path(given[0].absolute().anchor if given else "/")
+    if isinstance(paths, Mapping):
+        unknown = [name for name in paths if name not in task.channels]
+        if unknown:
+            raise UsageError(f"task {task.name}: no channel named '{unknown[0]}'; {nearest(unknown[0], task.channels)}")
+        missing = [name for name in task.channels if name not in paths]
+        if missing:
+            raise _wrong_channels(case_id, task, f"no {', '.join(missing)}")
+        return UnlabelledCase(case_id, root, {name: _image(paths[name], case_id) for name in task.channels})
+    if len(given) == 1 and len(task.channels) != 1 and given[0].name.lower().endswith(_NIFTI):
+        return UnlabelledCase(case_id, root, _components(given[0], root, case_id, task))
+    if len(given) != len(task.channels):
+        raise _wrong_channels(case_id, task, _count(given))
+    if len(given) == 1 and given[0].name.lower().endswith(_NIFTI):
+        check_path(given[0], root, case_id)
+        components = peek_nifti(given[0], case_id).components
+        if components != 1:
+            raise _wrong_channels(case_id, task, f"{components} in {given[0].name}")
+    images = [_image(path, case_id) for path in given]
+    return UnlabelledCase(case_id, root, dict(zip(task.channels, images, strict=True)))
+
+
+def file_digests(case: UnlabelledCase) -> dict[str, list[dict[str, str]]]:
+    """Channel -> name and sha256 of each file that it is read from, the voxel file of a header with it."""
+    digests: dict[str, list[dict[str, str]]] = {}
+    for channel, image in case.channels.items():
+        digests[channel] = []
+        for path in image.paths:
+            check_path(path, case.root, case.case_id)
+            beside = voxel_file(path, case.root, case.case_id)
+            for part in [path, beside] if beside else [path]:
+                with part.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                digests[channel].append({"file": part.name, "sha256": digest})
+    return digests
+
+
+def is_placed(image: ImageFile, case_id: str) -> bool:
+    """Whether a file says how the patient lies in it; where not, left and right are a convention of the reader."""
+    path = image.paths[0]
+    name = path.name.lower()
+    if name.endswith(_NIFTI):
+        return peek_nifti(path, case_id).placed
+    if name.endswith((".mhd", ".mha")):
+        return any(header_field(path, case_id, key) for key in ("TransformMatrix", "Orientation", "Rotation"))
+    if name.endswith((".nrrd", ".nhdr")):
+        return bool(header_field(path, case_id, "space directions"))
+    return True  # DICOM slices without a place are a fault
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # no name that a file can have
+        return False
+
+
+def _listed(argument: str, task: TaskSpec) -> UnlabelledCase:
+    """`a.nii.gz,b.nii.gz` or `t1ce=a.nii.gz,t2=b.nii.gz`."""
+    parts = [part.strip() for part in argument.split(",") if part.strip()]
+    # What comes before = is a channel where it is one, or where all parts say so: a path may hold = too
+    named = [part.partition("=") for part in parts]
+    if not all(mark for _, mark, _ in named) and not any(name in task.channels and mark for name, mark, _ in named):
+        return case_of_files([Path(part) for part in parts], task)
+    unnamed = next((part for part, (_, mark, _) in zip(parts, named, strict=True) if not mark), None)
+    if unnamed is not None:
+        raise UsageError(f"either every file must have its channel (t1ce=FILE) or none, got '{unnamed}' without one")
+    found: dict[str, Path] = {}
+    for name, _, path in named:
+        if name in found:
+            raise DoubledCase(argument, f"channel {name} must be there once", "two files", "remove one of them")
+        found[name] = Path(path)
+    return case_of_files(found, task)
+
+
+def _in_folder(folder: Path, root: Path, task: TaskSpec, depth: int) -> Unlabelled:
+    """The cases of a folder: its files, the slices of one series, or what its folders hold."""
+    if nnunet.recognise(folder):
+        remedy = f"name the folder of images: {folder / 'imagesTs'}"
+        return Unlabelled(
+            [], [MissingCase(folder.name, "a folder of images is needed", "a whole nnU-Net dataset", remedy)]
+        )
+    images = [path for path in files(folder) if not path.name.lower().endswith(".dcm")]
+    if images:
+        return _of_files(images, folder, root, task)
+    slices = _slices(folder)
+    if slices:
+        case_id = folder.name
+        if len(task.channels) != 1:
+            return Unlabelled([], [_wrong_channels(case_id, task, "one DICOM series")])
+        return Unlabelled([UnlabelledCase(case_id, root, {task.channels[0]: ImageFile(slices)})])
+    inside = [entry for entry in folders(folder) if not entry.is_symlink()]
+    predicted = [entry for entry in inside if (entry / RESULT).is_file()]  # --out may lie among the images
+    inside = [entry for entry in inside if entry not in predicted]
+    by_channel = _by_channel(inside, task, folder.name)
+    if len(task.channels) > 1 and folder.name in by_channel:  # a folder of slices for each channel
+        return _collect({folder.name: by_channel[folder.name]}, root, task)
+    found = Unlabelled()
+    for entry in inside if depth else []:
+        below = _in_folder(entry, root, task, depth - 1)
+        found.cases.extend(below.cases)
+        found.faults.extend(below.faults)
+    below_root = predicted and folder != root
+    if not found.cases and not found.faults and not below_root:
+        rule = "a folder must hold images (NIfTI, MetaImage, NRRD or DICOM) or folders of them"
+        found.faults.append(MissingCase(folder.name, rule, "none", "check the path"))
+    return found
+
+
+def _of_files(images: list[Path], folder: Path, root: Path, task: TaskSpec) -> Unlabelled:
+    """Cases of the image files of one folder."""
+    try:
+        numbers = _numbers(folder, task)
+    except DataFault as fault:
+        return Unlabelled([], [fault])
+    named = _by_channel(images, task, folder.name) or _by_number(images, numbers)
+    if named:
+        found = _collect(named, root, task)
+        found.faults.extend(_left_over(images, named, folder, task))
+        return found
+    found = Unlabelled()
+    for path in images:
+        if _LABELS.search(stem(path)):
+            continue  # a label map beside its image
+        try:
+            found.cases.append(case_of_files([path], task, stem(path), root))
+        except DataFault as fault:
+            found.faults.append(fault)
+    if not found.cases and not found.faults:
+        names = ", ".join(path.name for path in images[:3])
+        found.faults.append(MissingCase(folder.name, "a folder must hold images", f"label maps only ({names})",
+                                        "name the folder of the images"))  # fmt: skip
+    return found
+
+
+def _left_over(images: list[Path], named: Mapping[str, object], folder: Path, task: TaskSpec) -> list[DataFault]:
+    """A fault of each file that belongs to no case, such as one with a misspelt name; further channels do."""
+    if folder.name in named:
+        return []
+    left = [path for path in images if not stem(path).startswith(tuple(named)) and not _LABELS.search(stem(path))]
+    rule = f"a file beside others must end in its channel ({', '.join(task.channels)}) or its number"
+    return [MissingChannel(stem(path), rule, path.name, "rename it, or move it away") for path in left]
+
+
+def _by_channel(paths: Sequence[Path], task: TaskSpec, alone: str) -> dict[str, dict[str, list[Path]]]:
+    """Case -> channel -> paths of names that end in a channel; a name that is a channel belongs to the case `alone`."""
+    known = {name.lower(): name for name in task.channels}
+    known |= {alias: name for alias, name in _ALIASES.items() if name in task.channels and alias not in known}
+    found: dict[str, dict[str, list[Path]]] = {}
+    for path in paths:
+        name = stem(path)
+        for end in sorted(known, key=len, reverse=True):
+            before = name[: len(name) - len(end)]
+            if name.lower().endswith(end) and (not before or before[-1] in "_-. "):
+                of_case = found.setdefault(before.rstrip("_-. ") or alone, {})
+                of_case.setdefault(known[end], []).append(path)
+                break
+    return found
+
+
+def _by_number(paths: Sequence[Path], numbers: Mapping[str, str]) -> dict[str, dict[str, list[Path]]]:
+    """Case -> channel -> paths of nnU-Net's names; empty where no file is numbered so."""
+    found: dict[str, dict[str, list[Path]]] = {}
+    for path in paths:
+        number = _NUMBER.search(stem(path))
+        if number:
+            of_case = found.setdefault(stem(path)[: number.start()], {})
+            if number[1] in numbers:
+                of_case.setdefault(numbers[number[1]], []).append(path)
+    return found
+
+
+def _numbers(folder: Path, task: TaskSpec) -> dict[str, str]:
+    """File number -> channel: as dataset.json beside the folder says, or in the task's order."""
+    named: Sequence[str] = [name.lower() for name in task.channels]
+    if (folder.parent / nnunet.DATASET).is_file():
+        named = nnunet.read_dataset(folder.parent).channels
+        unknown = [name for name in task.channels if name.lower() not in named]
+        if unknown:
+            rule = f"it must number the channels of task {task.name}"
+            remedy = (
+                f"call it so in {nnunet.DATASET}, or name the files: {','.join(f'{c}=FILE' for c in task.channels)}"
+            )
+            raise BadInfo(nnunet.DATASET, rule, f"no '{unknown[0]}' among {', '.join(named)}", remedy)
+    return {f"{named.index(name.lower()):04d}": name for name in task.channels}
+
+
+def _collect(named: Mapping[str, Mapping[str, list[Path]]], root: Path, task: TaskSpec) -> Unlabelled:
+    """A case of each name that has every channel once, a fault of each other."""
+    found = Unlabelled()
+    for case_id, channels in sorted(named.items()):
+        missing = [name for name in task.channels if name not in channels]
+        doubled = [name for name, paths in channels.items() if len(paths) > 1]
+        try:
+            if missing:
+                raise _wrong_channels(case_id, task, f"no {', '.join(missing)}")
+            if doubled:
+                both = " and ".join(path.name for path in channels[doubled[0]])
+                raise DoubledCase(case_id, f"channel {doubled[0]} must be there once", both, "remove one of them")
+            images = {name: _image(channels[name][0], case_id) for name in task.channels}
+            found.cases.append(UnlabelledCase(case_id, root, images))
+        except DataFault as fault:
+            found.faults.append(fault)
+    return found
+
+
+def _image(path: Path, case_id: str) -> ImageFile:
+    """A file, or the series in a folder."""
+    path = path.absolute()
+    if not path.is_dir():
+        return ImageFile((path,))
+    slices = _slices(path)
+    if not slices:
+        raise MissingChannel(case_id, f"the folder {path.name} must hold DICOM slices", "none", "restore them")
+    return ImageFile(slices)
+
+
+def _slices(folder: Path) -> tuple[Path, ...]:
+    """The files of a DICOM series: by their names, as a damaged slice must not be left out in silence."""
+    inside = sorted(entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.is_file())
+    called = [entry for entry in inside if entry.suffix.lower() in (".dcm", ".ima") or entry.suffix[1:].isdigit()]
+    bare = [entry for entry in inside if not entry.suffix and entry.name != "DICOMDIR" and peek(entry)]
+    found = sorted(called + bare)
+    return tuple(found) if bare or any(peek(entry) for entry in called) else ()
+
+
+def _components(path: Path, root: Path, case_id: str, task: TaskSpec) -> dict[str, ImageFile]:
+    """The components of a 4-D NIfTI, one a channel."""
+    check_path(path, root, case_id)
+    components = peek_nifti(path, case_id).components
+    if components != len(task.channels):
+        raise _wrong_channels(case_id, task, f"{components} in {path.name}")
+    return {name: ImageFile((path.absolute(),), component) for component, name in enumerate(task.channels)}
+
+
+def _wrong_channels(case_id: str, task: TaskSpec, got: str) -> MissingChannel:
+    n = len(task.channels)
+    rule = f"task {task.name} needs {n} channel{'s' * (n > 1)} ({', '.join(task.channels)})"
+    remedy = f"name them: {','.join(f'{name}=FILE' for name in task.channels)}" if n > 1 else "name one image a case"
+    return MissingChannel(case_id, rule, got, remedy)
+
+
+def _count(paths: Sequence[Path]) -> str:
+    names = ", ".join(path.name for path in paths[:4])
+    return f"{len(paths)} ({names})" if paths else "0"
+
+
+def _name_of(paths: Sequence[Path], task: TaskSpec) -> str:
+    """What a case of these files is called: what their names share, without channels and numbers."""
+    stems = [_NUMBER.sub("", stem(path)) for path in paths]
+    if len(stems) == 1:
+        return stems[0].lstrip(".") or "case"
+    by_channel = _by_channel([path.absolute() for path in paths], task, paths[0].absolute().parent.name)
+    if len(by_channel) == 1:
+        return next(iter(by_channel)).lstrip(".") or "case"
+    same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*stems, strict=False))
+    return "".join(letters[0] for letters in same).strip("_-. ") or stems[0].lstrip(".") or "case"
