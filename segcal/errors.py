@@ -1,6 +1,8 @@
 """Errors a user can act on: one line with the rule, the value and the remedy, and the exit code of the command line."""
 
-__all__ = ["BadData", "SegcalError", "StoreUnreachable", "SweepHeld", "TrialsFailed", "UsageError", "nearest"]
+__all__ = [
+    "BadData", "SegcalError", "StoreUnreachable", "SweepHeld", "TrialsFailed", "UnknownName", "UsageError", "nearest",
+]  # fmt: skip
 
 import difflib
 from collections.abc import Iterable
@@ -20,6 +22,10 @@ class UsageError(SegcalError):
     """The request itself cannot be carried out: an unknown name, a value out of range."""
 
     exit_code = 2
+
+
+class UnknownName(UsageError):
+    """An experiment, recipe, model, case ... that is not there; the message ends with the nearest names."""
 
 
 class TrialsFailed(SegcalError):

@@ -1,6 +1,6 @@
 """A report out of members and cases: ensembles, scores, statistics. Nothing is read, written or drawn."""
 
-__all__ = ["Material", "build_report"]
+__all__ = ["OF_BOTH", "Material", "build_report"]
 
 import datetime
 from collections.abc import Callable, Sequence
@@ -36,6 +36,7 @@ from segcal.version import code_version
 from segcal.volume import Case
 
 Say = Callable[[str], None]
+OF_BOTH = " (out of distribution)"  # follows the name of such a case where a test case has the same
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def build_report(request: Request, material: Material, say: Say, progress: Progr
 def _renamed(ood: Sequence[Case], test: Sequence[Case]) -> list[Case]:
     """Out-of-distribution cases under names that no test case has: two cohorts may both have a case 001."""
     taken = {case.case_id for case in test}
-    names = [f"{c.case_id} (out of distribution)" if c.case_id in taken else c.case_id for c in ood]
+    names = [f"{c.case_id}{OF_BOTH}" if c.case_id in taken else c.case_id for c in ood]
     return [replace(case, case_id=name) for case, name in zip(ood, names, strict=True)]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from segcal.analysis.variants import PLAIN, VARIANTS
-from segcal.errors import UsageError
+from segcal.errors import UnknownName
 from segcal.records import Method, ModelRef
 from segcal.tasks import TaskSpec
 from segcal.trial import TrialConfig
@@ -48,13 +48,13 @@ class Recipe:
 def choose_digest(refs: Sequence[ModelRef], wanted: str | None) -> tuple[str, dict[str, int]]:
     """The data digest to report on, and how many models were trained on each of the others.
 
-    It is the one asked for, or that of the newest model. Raises UsageError for a digest that no model was trained on.
+    It is the one asked for, or that of the newest model. Raises UnknownName for a digest that no model was trained on.
     """
     counts = Counter(ref.data_digest for ref in refs)
     if wanted is None:
         wanted = max(refs, key=lambda ref: ref.created).data_digest
     if wanted not in counts:
-        raise UsageError(f"no model was trained on data digest '{wanted}'; known: {', '.join(counts)}")
+        raise UnknownName(f"no model was trained on data digest '{wanted}'; known: {', '.join(counts)}")
     return wanted, {digest: count for digest, count in counts.items() if digest != wanted}
 
 

@@ -1,6 +1,6 @@
 """What a report is asked for, and what the registry makes of it: members, data, and a name for the question."""
 
-__all__ = ["Part", "PoolTooSmall", "Request", "Resolved", "UnknownName", "missing_checkpoints", "resolve"]
+__all__ = ["Part", "PoolTooSmall", "Request", "Resolved", "missing_checkpoints", "resolve"]
 
 import hashlib
 import json
@@ -11,15 +11,11 @@ from functools import cached_property
 
 from segcal.analysis.ensembles import Recipe, choose_digest, recipes
 from segcal.analysis.score_cache import scoring_version
-from segcal.errors import UsageError, nearest
+from segcal.errors import UnknownName, UsageError, nearest
 from segcal.ledger.read import checkpoint_is_there, models, ood_digest
 from segcal.ledger.store import Store
 from segcal.records import ModelRef
 from segcal.version import code_version
-
-
-class UnknownName(UsageError):
-    """An experiment, task, method or data digest that is not there."""
 
 
 class PoolTooSmall(UsageError):
@@ -88,10 +84,7 @@ def resolve(client: Store, request: Request) -> Resolved:
     UsageError for a number out of range, and BadData for an experiment without models.
     """
     _check_numbers(request)
-    try:
-        refs = models(client, request.experiment)
-    except UsageError as error:
-        raise UnknownName(str(error)) from None
+    refs = models(client, request.experiment)
     if request.tasks:
         known = {ref.task for ref in refs}
         for task in request.tasks:
@@ -121,10 +114,7 @@ def missing_checkpoints(client: Store, resolved: Resolved) -> list[str]:
 
 
 def _part(client: Store, request: Request, refs: Sequence[ModelRef]) -> Part:
-    try:
-        digest, others = choose_digest(refs, request.data_digest)
-    except UsageError as error:
-        raise UnknownName(str(error)) from None
+    digest, others = choose_digest(refs, request.data_digest)
     mine = [ref for ref in refs if ref.data_digest == digest]
     return Part(
         mine[0].task, digest, ood_digest(client, request.experiment, digest), tuple(recipes(mine)), others

@@ -69,8 +69,9 @@ def run_analysis(
         end_report(client, run_id, status, reason)
     return {
         "folder": str(out.absolute()),
-        "pages": [str((out / folder / "report.html").absolute()) for folder in folders.values()], "run_id": run_id, "analysis_id": resolved.id,
-        "data_digest": made[0].data_digest, "findings": [line for report in made for line in report.findings],
+        "pages": [str((out / folder / "report.html").absolute()) for folder in folders.values()],
+        "run_id": run_id, "analysis_id": resolved.id, "data_digest": made[0].data_digest,
+        "findings": [line for report in made for line in report.findings],
         "effects": {effect.name: effect.verdict for effect in made[0].effects},
         "laws_broken": [law.law for report in made for law in report.laws if law.broken],
     }  # fmt: skip

@@ -19,9 +19,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from segcal import __version__
 from segcal.cli.data import add_data
+from segcal.cli.ensemble import add_ensemble
 from segcal.cli.gc import add_gc
 from segcal.cli.plan import add_place_arguments, add_plan, add_sweep_arguments, load_sweep
+from segcal.cli.predict import add_predict
 from segcal.cli.search import add_search
+from segcal.cli.serve import add_serve
 from segcal.cli.status import add_status
 from segcal.cli.verb import add_verb, say
 from segcal.errors import SegcalError, StoreUnreachable, TrialsFailed, UsageError
@@ -68,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     add_search(verbs)
     add_status(verbs)
     _add_report(verbs)
+    add_ensemble(verbs)
+    add_predict(verbs)
+    add_serve(verbs)
     add_data(verbs)
     _add_task(verbs)
     add_gc(verbs)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from segcal.analysis.ensembles import Recipe, choose_digest, recipes
-from segcal.analysis.request import PoolTooSmall, UnknownName
-from segcal.errors import UsageError, nearest
+from segcal.analysis.request import PoolTooSmall
+from segcal.errors import UnknownName, UsageError, nearest
 from segcal.records import ModelRef
 
 SELECTIONS = ("best", "random", "all")
@@ -24,8 +24,7 @@ def choose_recipe(
     """The recipe of a label or id, with all of its members, out of an experiment's.
 
     Where a label was trained on several data, the newest are taken, which is said; or those of `digest`. Raises
-    UnknownName for an unknown task or recipe, UsageError for an unknown digest, and for a label that more than one
-    recipe carries.
+    UnknownName for an unknown task, recipe or digest, UsageError for a label that more than one recipe carries.
     """
     tasks = sorted({ref.task for ref in refs})
     if task is not None and task not in tasks:

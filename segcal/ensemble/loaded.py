@@ -118,7 +118,7 @@ class Ensemble:
 def load_ensemble(client: Store, uri: str) -> Ensemble:
     """The ensemble of models:/NAME@ALIAS, models:/NAME/VERSION, NAME@ALIAS or NAME/VERSION; members' hashes count.
 
-    Raises UsageError for an unknown one, with the nearest names; BadData where a member is gone or altered.
+    Raises UnknownName for an unknown one, with the nearest names; BadData where a member is gone or altered.
     """
     found = find_version(client, uri)
     manifest = from_json(read_manifest(client, found), f"{found.title}: its {MANIFEST}")

@@ -32,7 +32,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import DataType
 
-from segcal.errors import BadData, StoreUnreachable, UsageError, nearest
+from segcal.errors import BadData, StoreUnreachable, UnknownName, UsageError, nearest
 from segcal.ledger.names import metric_name, tag
 from segcal.ledger.store import experiment_id, is_away
 
@@ -123,7 +123,7 @@ def versions_of(client: MlflowClient, name: str | None = None) -> list[EnsembleV
 def find_version(client: MlflowClient, uri: str) -> EnsembleVersion:
     """The version of models:/NAME@ALIAS, models:/NAME/VERSION, NAME@ALIAS or NAME/VERSION.
 
-    Raises UsageError for one that is not there or is no ensemble, with the nearest names.
+    Raises UnknownName for one that is not there or is no ensemble, with the nearest names.
     """
     plain = uri.strip().removeprefix("models:/")
     parts = re.fullmatch(r"([^@/:]+)([@/])([^@/:]+)", plain)
@@ -140,7 +140,7 @@ def find_version(client: MlflowClient, uri: str) -> EnsembleVersion:
         known = versions_of(client)
         names = [f"{v.name}/{v.version}" for v in known] + [f"{v.name}@{alias}" for v in known for alias in v.aliases]
         hint = nearest(plain, names) if names else "none is registered: `segcal ensemble create` makes one"
-        raise UsageError(f"no ensemble '{uri}'; {hint}")
+        raise UnknownName(f"no ensemble '{uri}'; {hint}")
     return _version(version, version.aliases)
 
 

@@ -18,7 +18,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 from safetensors.numpy import load
 
-from segcal.errors import BadData, UsageError, nearest
+from segcal.errors import BadData, UnknownName, nearest
 from segcal.ledger.location import sqlite_file
 from segcal.ledger.names import CONFIG, TASK, WEIGHTS, tag
 from segcal.ledger.snapshot import Version, registered, snapshot_folder
@@ -48,11 +48,11 @@ class Held:
 def models(client: MlflowClient, experiment: str) -> list[ModelRef]:
     """Every registered member of an experiment, by recipe and seed; of a trial registered twice, the newest.
 
-    Raises UsageError for an unknown experiment and BadData for one without models.
+    Raises UnknownName for an unknown experiment and BadData for one without models.
     """
     if client.get_experiment_by_name(experiment) is None:
         known = [found.name for found in client.search_experiments()]
-        raise UsageError(f"no experiment named '{experiment}'; {nearest(experiment, known)}")
+        raise UnknownName(f"no experiment named '{experiment}'; {nearest(experiment, known)}")
     refs = {ref.key: ref for ref in map(_ref, _versions(client, experiment))}
     if not refs:
         raise BadData(f"experiment '{experiment}' must hold registered models, got none; run `segcal sweep` first")

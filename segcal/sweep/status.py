@@ -1,6 +1,8 @@
 """How far a sweep is, from its records alone: neither driver nor tracking store is asked, and nothing is written."""
 
-__all__ = ["Driver", "LastError", "RecipeStatus", "SweepStatus", "find_status", "status_of"]
+__all__ = [
+    "Driver", "LastError", "RecipeStatus", "SweepStatus", "begun_trials", "epoch_lines", "find_status", "status_of",
+]  # fmt: skip
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -97,8 +99,8 @@ def find_status(uri: str, experiment: str, given: str | None = None) -> SweepSta
     holder = holder_of(sweep)
     alive = is_alive(holder) if holder else False
     found = peek(sweep)
-    lines = {key: _lines(sweep, key) for key, record in found.items() if record and record.state == "running"}
-    return status_of(experiment, sweep.uri, read_plans(sweep) or _searched(found), found, lines, holder, alive)
+    lines = {key: epoch_lines(sweep, key) for key, record in found.items() if record and record.state == "running"}
+    return status_of(experiment, sweep.uri, read_plans(sweep) or begun_trials(found), found, lines, holder, alive)
 
 
 def status_of(
@@ -146,14 +148,15 @@ def status_of(
     )
 
 
-def _searched(found: Mapping[str, TrialRecord | None]) -> dict[str, Planned]:
+def begun_trials(found: Mapping[str, TrialRecord | None]) -> dict[str, Planned]:
     """The trials of a search, which has no plan: those that were begun."""
     configs = {key: record.config for key, record in found.items() if record}
     trials = [PlannedTrial(key, config["label"], config["seed"], config["epochs"]) for key, config in configs.items()]
     return {"": Planned("", "", "", tuple(sorted(trials, key=lambda trial: (trial.label, trial.seed))))}
 
 
-def _lines(sweep: Storage, key: str) -> tuple[Line, ...]:
+def epoch_lines(sweep: Storage, key: str) -> tuple[Line, ...]:
+    """The epochs of a trial that are on disk; none where its records are damaged."""
     try:
         progress = look(trial_storage(sweep, key))
     except ValueError:

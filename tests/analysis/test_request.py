@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from segcal.analysis.request import PoolTooSmall, Request, UnknownName, missing_checkpoints, resolve
-from segcal.errors import UsageError
+from segcal.analysis.request import PoolTooSmall, Request, missing_checkpoints, resolve
+from segcal.errors import UnknownName, UsageError
 from segcal.ledger.read import models
 from segcal.ledger.store import open_store
 
