@@ -1,6 +1,6 @@
 """One driver a sweep: a file that says who works on it, renewed as long as he lives."""
 
-__all__ = ["Holder", "Lease", "holder_of", "is_alive"]
+__all__ = ["Holder", "Lease", "holder_of", "is_alive", "this_process"]
 
 import contextlib
 import fcntl
@@ -57,7 +57,7 @@ class Lease:
 
         A holder on this machine is dead when his process is; one on another when he renews nothing for `stale_s`.
         """
-        me = _me()
+        me = this_process()
         while True:
             with _exclusive(storage):
                 other = holder_of(storage)
@@ -109,7 +109,7 @@ def holder_of(storage: Storage) -> Holder | None:
 
 def is_alive(holder: Holder) -> bool | None:
     """Whether a holder's process lives; None where it cannot be asked from here: another machine, or a container."""
-    me = _me()
+    me = this_process()
     if (holder.host, holder.space) != (me.host, me.space):
         return None
     if holder.boot != me.boot:  # started anew since then, or another machine of this name
@@ -154,7 +154,7 @@ def _exclusive(storage: Storage) -> Iterator[None]:
         yield
 
 
-def _me() -> Holder:
+def this_process() -> Holder:
     boot, space = Path("/proc/sys/kernel/random/boot_id"), "/proc/self/ns/pid"
     return Holder(
         token=uuid.uuid4().hex,

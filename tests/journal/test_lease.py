@@ -172,7 +172,7 @@ def test_a_driver_elsewhere_that_lets_go_is_waited_for_no_longer(storage, away):
 
 def test_of_many_who_replace_the_same_driver_one_does(tmp_path):
     disk = Storage(str(tmp_path))
-    disk.write("lease.json", json.dumps(asdict(replace(module._me(), host="elsewhere", token="t"))).encode())
+    disk.write("lease.json", json.dumps(asdict(replace(module.this_process(), host="elsewhere", token="t"))).encode())
 
     def take(_):
         try:
@@ -251,7 +251,7 @@ def test_a_store_that_cannot_create_is_written_and_looked_at(disk, monkeypatch):
 
 def test_a_driver_on_another_machine_of_this_name_that_lives_is_left_alone(storage, away):
     """As of nodes that all call themselves localhost: only the kernel's start tells them apart."""
-    other, said, stop = replace(module._me(), boot="another kernel", token="t"), [], threading.Event()
+    other, said, stop = replace(module.this_process(), boot="another kernel", token="t"), [], threading.Event()
     storage.write("lease.json", json.dumps(asdict(other)).encode())
     assert is_alive(other) is None
 
@@ -272,7 +272,7 @@ def test_a_driver_on_another_machine_of_this_name_that_lives_is_left_alone(stora
 
 
 def test_a_driver_that_this_machine_was_started_anew_after_is_replaced_when_it_renews_nothing(storage, away):
-    other, said = replace(module._me(), boot="before the last one", token="t"), []
+    other, said = replace(module.this_process(), boot="before the last one", token="t"), []
     storage.write("lease.json", json.dumps(asdict(other)).encode())
     lease = Lease.take(storage, said.append, stale_s=0.2)
     assert (holder_of(storage).token, said[-1]) == (lease.token, "it does not: going on in its place")

@@ -1,0 +1,76 @@
+"""Runs the application with uvicorn until it is told to stop."""
+
+__all__ = ["run_server"]
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from segcal.environment import environment
+from segcal.ledger.store import IMPATIENT
+from segcal.service.app import create_app
+from segcal.service.settings import Settings
+
+CLOSE_S = 3  # for answers that are under way when it stops
+
+
+class Server(uvicorn.Server):
+    """Ctrl-C or SIGTERM stops it, with streams that are open; a second one does not wait."""
+
+    def __init__(self, app: FastAPI, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._app, self._ready = app, ready
+        self.interrupted = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        loop = asyncio.get_running_loop()
+
+        def listen_again() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: all is over
+                loop.call_soon_threadsafe(self.listen)
+
+        self._app.state.jobs.cluster.signals_taken = listen_again
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+    def listen(self) -> None:
+        """Take the signals, again."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.handle_exit)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """See uvicorn, which would raise the signal again when all is closed."""
+        self.interrupted = self.interrupted or sig == signal.SIGINT
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self._app.state.jobs.stop()
+
+
+def run_server(
+    settings: Settings, port: int, listener: socket.socket, ready: Callable[[], None], say: Callable[[str], None]
+) -> None:
+    """Serve on a socket that listens; `ready` is called when it does.
+
+    Raises StoreUnreachable where the store does not answer at the start, KeyboardInterrupt after Ctrl-C.
+    """
+    logging.getLogger("segcal.service").setLevel(logging.INFO)
+    app = create_app(replace(settings, port=port), say)
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, server_header=False, date_header=True, lifespan="on",
+        timeout_graceful_shutdown=CLOSE_S, timeout_keep_alive=30, h11_max_incomplete_event_size=65536,
+    )  # fmt: skip
+    server = Server(app, config, ready)
+    with environment(IMPATIENT):
+        asyncio.run(server.serve(sockets=[listener]))
+    if server.interrupted:
+        raise KeyboardInterrupt
