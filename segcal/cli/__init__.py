@@ -47,8 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SegcalError as error:
         print(f"segcal: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("segcal: interrupted; the same command goes on where it stopped", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        what = str(interrupt) or "the same command goes on where it stopped"
+        print(f"segcal: interrupted; {what}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1

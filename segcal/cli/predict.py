@@ -3,6 +3,7 @@
 __all__ = ["add_predict"]
 
 import argparse
+import errno
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -31,10 +32,9 @@ def add_predict(verbs: Any) -> None:
 def _predict(arguments: argparse.Namespace) -> None:
     from segcal.ensemble.loaded import load_ensemble
     from segcal.ensemble.predict import predict_images
-    from segcal.errors import BadData
+    from segcal.errors import BadData, SegcalError
     from segcal.ledger.store import open_store
 
-    ensemble = load_ensemble(open_store(), arguments.model)
     finished: list[str] = []
 
     def done(result: dict[str, Any]) -> None:
@@ -44,10 +44,19 @@ def _predict(arguments: argparse.Namespace) -> None:
 
     out: Path = arguments.out
     try:
+        ensemble = load_ensemble(open_store(), arguments.model)
         found = predict_images(ensemble, arguments.images, out, bars(say), done)
     except KeyboardInterrupt:
-        say(f"{len(finished)} cases are finished in {out}; the same command predicts all of them again")
-        raise
+        raise KeyboardInterrupt(
+            f"{len(finished)} cases are finished in {out}; the same command predicts all of them again"
+        ) from None
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise SegcalError(
+            f"{out} must have room for the maps, got a full disk after {len(finished)} cases, which are whole; free "
+            "some, or give another --out"
+        ) from None
     if arguments.json:
         print(json.dumps({"results": found.results, "failures": [asdict(failure) for failure in found.failures]}))
     if found.results:

@@ -26,8 +26,7 @@ from segcal.data.layouts import find_cases
 from segcal.data.parallel import in_parallel
 from segcal.data.prepare_case import prepare_case
 from segcal.data.prepared import MANIFEST, PreparedCohort, is_whole, open_prepared
-from segcal.data.voxels.itk_files import voxel_file
-from segcal.data.voxels.streams import check_path
+from segcal.data.source_files import file_digests
 from segcal.environment import home
 from segcal.errors import BadData
 from segcal.progress import Progress, silent
@@ -139,16 +138,10 @@ def _warn_of_losses(entries: list[dict[str, Any]]) -> None:
 def _source_digests(case: CaseFiles) -> dict[str, str]:
     """sha256 of every file of the case, by channel; further files of a channel are numbered."""
     digests = {}
-    for channel, image in case.images.items():
-        parts: list[Path] = []
-        for path in image.paths:
-            check_path(path, case.root, case.case_id)
-            beside = voxel_file(path, case.root, case.case_id)
-            parts += [path, beside] if beside else [path]
-        for number, part in enumerate(parts, start=1):
-            with part.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            digests[channel if number == 1 else f"{channel} {number}"] = digest
+    for channel, files in file_digests(case.images, case.root, case.case_id).items():
+        image = case.images[channel]
+        for number, file in enumerate(files, start=1):
+            digests[channel if number == 1 else f"{channel} {number}"] = file["sha256"]
         if image.component is not None or image.series:
             digests[f"{channel} is"] = f"component {image.component}, series {image.series}"
     return digests

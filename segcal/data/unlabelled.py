@@ -4,22 +4,29 @@ A channel is told by its name (`t1ce=FILE`; files that end in `_t1ce`), by its n
 by its place: in a list of files, or among the components of a 4-D NIfTI.
 """
 
-__all__ = ["Unlabelled", "UnlabelledCase", "case_of_files", "file_digests", "find_unlabelled", "is_placed"]
+__all__ = ["Unlabelled", "UnlabelledCase", "case_of_files", "find_unlabelled"]
 
-import hashlib
 import itertools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from segcal.data.case_files import ImageFile
-from segcal.data.faults import BadInfo, DataFault, DoubledCase, MissingCase, MissingChannel
+from segcal.data.faults import (
+    BadInfo,
+    DataFault,
+    DoubledCase,
+    MissingCase,
+    MissingChannel,
+    Unreadable,
+    UnsafePath,
+)
 from segcal.data.layouts import nnunet
 from segcal.data.layouts.listing import files, folders, stem
 from segcal.data.voxels.dicom import peek
-from segcal.data.voxels.itk_files import header_field, voxel_file
 from segcal.data.voxels.nifti import peek_nifti
 from segcal.data.voxels.streams import check_path
 from segcal.errors import UsageError, nearest
@@ -30,6 +37,7 @@ DEPTH = 3  # of folders below the one that is named: BraTS17/HGG/CASE
 _NIFTI = (".nii", ".nii.gz")
 _ALIASES = {"t1n": "t1", "t1c": "t1ce", "t2w": "t2", "t2f": "flair"}  # BraTS 2023 and later
 _LABELS = re.compile(r"(^|[_\-. ])(seg|segm|segmentation|gt|labels?|mask)$", re.IGNORECASE)
+_LABEL_FOLDERS = re.compile(r"annotations?|labels?(tr|ts)?|masks?|seg|segmentations?|gt", re.IGNORECASE)
 _NUMBER = re.compile(r"_(\d{4})$")
 
 
@@ -58,16 +66,20 @@ def find_unlabelled(argument: str, task: TaskSpec) -> Unlabelled:
     """
     path = Path(argument)
     try:
+        if not argument.strip():  # an unset variable of a shell is no word for the folder it stands in
+            raise MissingCase("an image", "it must have a name", "an empty one", "name a file or a folder")
         if not _exists(path) and ("," in argument or "=" in argument):
-            return Unlabelled([_listed(argument, task)])
+            with _readable(argument):
+                return Unlabelled([_listed(argument, task)])
         if not _exists(path):
             raise MissingCase(argument, "an image must be there", "no such file or folder", "check the path")
-        if not path.is_dir():
-            return Unlabelled([case_of_files([path], task)])
+        folder = Path(os.path.abspath(path))  # the folder names its case: never ".."
+        with _readable(folder.name or argument):
+            if not path.is_dir():
+                return Unlabelled([case_of_files([path], task)])
+            return _in_folder(folder, folder, task, DEPTH)
     except DataFault as fault:
         return Unlabelled([], [fault])
-    folder = Path(os.path.abspath(path))  # the folder names its case: never ".."
-    return _in_folder(folder, folder, task, DEPTH)
 
 
 def case_of_files(
@@ -101,34 +113,6 @@ def case_of_files(
             raise _wrong_channels(case_id, task, f"{components} in {given[0].name}")
     images = [_image(path, case_id) for path in given]
     return UnlabelledCase(case_id, root, dict(zip(task.channels, images, strict=True)))
-
-
-def file_digests(case: UnlabelledCase) -> dict[str, list[dict[str, str]]]:
-    """Channel -> name and sha256 of each file that it is read from, the voxel file of a header with it."""
-    digests: dict[str, list[dict[str, str]]] = {}
-    for channel, image in case.channels.items():
-        digests[channel] = []
-        for path in image.paths:
-            check_path(path, case.root, case.case_id)
-            beside = voxel_file(path, case.root, case.case_id)
-            for part in [path, beside] if beside else [path]:
-                with part.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-                digests[channel].append({"file": part.name, "sha256": digest})
-    return digests
-
-
-def is_placed(image: ImageFile, case_id: str) -> bool:
-    """Whether a file says how the patient lies in it; where not, left and right are a convention of the reader."""
-    path = image.paths[0]
-    name = path.name.lower()
-    if name.endswith(_NIFTI):
-        return peek_nifti(path, case_id).placed
-    if name.endswith((".mhd", ".mha")):
-        return any(header_field(path, case_id, key) for key in ("TransformMatrix", "Orientation", "Rotation"))
-    if name.endswith((".nrrd", ".nhdr")):
-        return bool(header_field(path, case_id, "space directions"))
-    return True  # DICOM slices without a place are a fault
 
 
 def _exists(path: Path) -> bool:
@@ -172,7 +156,7 @@ def _in_folder(folder: Path, root: Path, task: TaskSpec, depth: int) -> Unlabell
         if len(task.channels) != 1:
             return Unlabelled([], [_wrong_channels(case_id, task, "one DICOM series")])
         return Unlabelled([UnlabelledCase(case_id, root, {task.channels[0]: ImageFile(slices)})])
-    inside = [entry for entry in folders(folder) if not entry.is_symlink()]
+    inside = [entry for entry in folders(folder) if not _LABEL_FOLDERS.fullmatch(entry.name)]
     predicted = [entry for entry in inside if (entry / RESULT).is_file()]  # --out may lie among the images
     inside = [entry for entry in inside if entry not in predicted]
     by_channel = _by_channel(inside, task, folder.name)
@@ -180,14 +164,39 @@ def _in_folder(folder: Path, root: Path, task: TaskSpec, depth: int) -> Unlabell
         return _collect({folder.name: by_channel[folder.name]}, root, task)
     found = Unlabelled()
     for entry in inside if depth else []:
-        below = _in_folder(entry, root, task, depth - 1)
+        below = _below(entry, root, task, depth - 1)
         found.cases.extend(below.cases)
         found.faults.extend(below.faults)
     below_root = predicted and folder != root
     if not found.cases and not found.faults and not below_root:
         rule = "a folder must hold images (NIfTI, MetaImage, NRRD or DICOM) or folders of them"
-        found.faults.append(MissingCase(folder.name, rule, "none", "check the path"))
+        got, remedy = "none", "check the path"
+        if inside:  # then depth is 0
+            got, remedy = f"further folders, {DEPTH + 1} below the one that is named", "name one nearer to the images"
+        found.faults.append(MissingCase(folder.name, rule, got, remedy))
     return found
+
+
+def _below(entry: Path, root: Path, task: TaskSpec, depth: int) -> Unlabelled:
+    """The cases of a folder that was found, not named; one that is not looked into is a fault, and stops no other."""
+    try:
+        if entry.is_symlink():
+            rule, got = "a folder must lie in the one that is named", f"a link to {os.readlink(entry)}"
+            raise UnsafePath(entry.name, rule, got, "name it itself")
+        with _readable(entry.name):
+            return _in_folder(entry, root, task, depth)
+    except DataFault as fault:
+        return Unlabelled([], [fault])
+
+
+@contextmanager
+def _readable(case_id: str) -> Iterator[None]:
+    """What the operating system refuses becomes a fault of the case."""
+    try:
+        yield
+    except OSError as error:
+        got = f"{error.strerror or error} ({error.filename})"
+        raise Unreadable(case_id, "its files must be readable", got, "check who may read them") from None
 
 
 def _of_files(images: list[Path], folder: Path, root: Path, task: TaskSpec) -> Unlabelled:
@@ -206,7 +215,8 @@ def _of_files(images: list[Path], folder: Path, root: Path, task: TaskSpec) -> U
         if _LABELS.search(stem(path)):
             continue  # a label map beside its image
         try:
-            found.cases.append(case_of_files([path], task, stem(path), root))
+            with _readable(stem(path)):
+                found.cases.append(case_of_files([path], task, stem(path), root))
         except DataFault as fault:
             found.faults.append(fault)
     if not found.cases and not found.faults:
@@ -280,7 +290,8 @@ def _collect(named: Mapping[str, Mapping[str, list[Path]]], root: Path, task: Ta
             if doubled:
                 both = " and ".join(path.name for path in channels[doubled[0]])
                 raise DoubledCase(case_id, f"channel {doubled[0]} must be there once", both, "remove one of them")
-            images = {name: _image(channels[name][0], case_id) for name in task.channels}
+            with _readable(case_id):
+                images = {name: _image(channels[name][0], case_id) for name in task.channels}
             found.cases.append(UnlabelledCase(case_id, root, images))
         except DataFault as fault:
             found.faults.append(fault)

@@ -146,7 +146,11 @@ def _held(manifest: Manifest, evidence: Evidence) -> str:
         for entropy, dice in known.to_numpy(dtype=float) if line is not None else ():
             _, low, high = predicted_dice(line, entropy)
             inside.append(low <= dice <= high)
-    return f" Here it held for {sum(inside)} of {len(inside)} structures in such scans." if inside else ""
+    if not inside:
+        return ""
+    absent = sum(line is not None for line in manifest.dice.values()) * len(target) - len(inside)
+    others = f" In {absent} nothing was found or drawn, and nothing foretold." if absent else ""
+    return f" Here it held for {sum(inside)} of {len(inside)} structures that it found in such scans.{others}"
 
 
 def _novelty(manifest: Manifest, evidence: Evidence) -> str:
@@ -158,9 +162,9 @@ def _novelty(manifest: Manifest, evidence: Evidence) -> str:
         )
     text = (
         f"{title}A scan is **flagged** where its H(S), mean over the structures found, exceeds **{found.threshold:.3f} "
-        f"nats**, or where it finds nothing at all. Of scans like the training data, {found.false_positive_rate:.1%} "
-        f"are flagged without reason on average (split conformal, {found.n_source} validation and test cases; exact "
-        "for scans that are drawn like these, without ties)."
+        f"nats**, or where it finds nothing at all. Of scans like the training data in which it finds something, "
+        f"{found.false_positive_rate:.1%} are flagged without reason on average (split conformal, {found.n_source} "
+        "validation and test cases; exact for scans that are drawn like these, without ties)."
     )
     if found.false_positive_rate > 0.05:
         text += f" It is the highest value of the {found.n_source} cases: no threshold from so few promises less."
@@ -171,12 +175,11 @@ def _novelty(manifest: Manifest, evidence: Evidence) -> str:
         )
     entropies = [column("entropy", name) for name in manifest.dice]
     empty = int(evidence.frame.loc[evidence.frame.domain == TARGET, entropies].isna().all(axis=1).sum())
-    nothing = (
-        f" In {empty} of them it found nothing, which flags them." if empty else ""
-    )  # fmt: skip
+    flagged = round(found.detected * found.n_target)
+    nothing = f": {empty} because it found nothing, {flagged - empty} by H(S)" if empty else ""
     return (
-        f"{text}\n\nOf {found.n_target} out-of-distribution cases it flags **{found.detected:.0%}**.{nothing} A scan "
-        "that is not flagged may still be unlike.\n"
+        f"{text}\n\nOf {found.n_target} out-of-distribution cases it flags {flagged}, **{found.detected:.0%}**"
+        f"{nothing}. A scan that is not flagged may still be unlike.\n"
     )
 
 

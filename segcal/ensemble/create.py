@@ -3,10 +3,12 @@
 __all__ = ["EnsembleRequest", "create_ensemble"]
 
 import datetime
+import fcntl
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -88,15 +90,38 @@ def create_ensemble(request: EnsembleRequest, say: Say) -> dict[str, Any]:
     cohort = open_prepared(home() / "prepared" / first.data_digest)
     ood = _out_of_distribution(client, request.experiment, cohort.digest, say)
     identity = _identity(request.experiment, chosen, cohort, ood)
-    version = same_ensemble(client, ensemble_name(first.task), identity)
-    created = version is None
-    if version is None:
-        version = write_version(client, _draft(client, request, chosen, cohort, ood, identity, say))
-    else:
+    with _alone(identity):
+        version = _known(client, ensemble_name(first.task), identity, say)
+        created = version is None
+        if version is None:
+            version = write_version(client, _draft(client, request, chosen, cohort, ood, identity, say))
+    if not created:
         say(f"the same members, data and code are registered already: {version.title}; nothing new was written")
     for alias in aliases:
         version = give_alias(client, version, alias)
     return _result(client, version, created)
+
+
+def _known(client: Store, name: str, identity: str, say: Say) -> EnsembleVersion | None:
+    """The version of the same members, data and code; None: there is none, or its manifest is gone or altered."""
+    version = same_ensemble(client, name, identity)
+    if version is not None:
+        try:
+            read_manifest(client, version)
+        except BadData as error:
+            say(f"{str(error).partition(';')[0]}; a new version is written")
+            return None
+    return version
+
+
+@contextmanager
+def _alone(identity: str) -> Iterator[None]:
+    """Two calls for the same ensemble make one version: the second waits, and finds it."""
+    folder = home() / "ensembles"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{identity}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _draft(

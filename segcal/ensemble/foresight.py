@@ -94,7 +94,8 @@ def novelty(source: ArrayLike, target: ArrayLike | None = None, alpha: float = A
     too small for that; and ROUNDING above it. If a new case of the source is exchangeable with these (drawn alike, and
     without ties), it is flagged with probability (n + 1 - k) / (n + 1) exactly, whatever the scores' distribution
     (Vovk, Gammerman & Shafer 2005, Algorithmic Learning in a Random World; Angelopoulos & Bates 2023, Conformal
-    Prediction: A Gentle Introduction). That holds on average over draws of the n cases, not for each.
+    Prediction: A Gentle Introduction). That holds on average over draws of the n cases, not for each, and of new cases
+    in which something is predicted; where the source may have nothing to predict, such cases are flagged besides.
 
     source (n,), target (m,): NaN, nothing is predicted, counts as beyond all scores, in the source as in the target:
     where the structures are in every case, to find none is stranger than any entropy. Fewer than 4 source cases: None,

@@ -5,24 +5,30 @@ A case's folder appears whole or not at all; a case that cannot be predicted sto
 
 __all__ = ["Failure", "Predictions", "predict_case", "predict_images"]
 
+import fcntl
+import itertools
 import json
 import logging
+import os
 import re
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from segcal.data.faults import Unreadable
 from segcal.data.native import probs_to_native
 from segcal.data.orient import orient
 from segcal.data.prepare_case import prepare_image, read_channels, scale_intensity
-from segcal.data.unlabelled import UnlabelledCase, file_digests, find_unlabelled, is_placed
+from segcal.data.source_files import file_digests, is_placed
+from segcal.data.unlabelled import RESULT, UnlabelledCase, find_unlabelled
 from segcal.data.voxels.nifti import write_nifti
 from segcal.ensemble.loaded import Ensemble
 from segcal.ensemble.result import Outcome, case_result, label_values, warnings_of
@@ -33,6 +39,8 @@ from segcal.report.figures.check_picture import CheckPicture, Finding, draw_chec
 from segcal.volume import Volume
 
 _NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,149}")  # it becomes the name of a folder
+_PARTIAL = ".predict-"  # a folder of this name holds what is not finished
+_ABANDONED_S = 60  # its call has taken hold of it long before
 _SLUG = re.compile(r"[^A-Za-z0-9]+")
 _CODES = (("R", "L"), ("A", "P"), ("I", "S"))  # an axis that runs along LPS: where it begins and ends
 
@@ -65,9 +73,11 @@ def predict_images(
 ) -> Predictions:
     """Predict every case that the arguments stand for (`find_unlabelled`) into OUT/CASE, one after another.
 
-    done is called with each result as soon as its folder is there. Raises UsageError where two cases have one name,
-    before anything is written; what a case breaks is among the failures.
+    done is called with each result as soon as its folder is there. Raises UsageError where two cases have one name or
+    OUT is no folder, before anything is written; what a case breaks is among the failures.
     """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out must be a folder, got the file {out}; give another")
     found = [find_unlabelled(argument, ensemble.task) for argument in arguments]
     cases = [case for part in found for case in part.cases]
     names = [case.case_id for case in cases]
@@ -78,12 +88,13 @@ def predict_images(
         raise UsageError(f"each case must have a name of its own, got '{twice}' for {' and '.join(both)}; {remedy}")
     failures = [Failure(fault.case_id, type(fault).__name__, str(fault)) for part in found for fault in part.faults]
     results: list[dict[str, Any]] = []
+    _remove_abandoned(out)
     for number, case in enumerate(cases, start=1):
         before = len(failures)
         try:
             results.append(predict_case(ensemble, case, out))
             done(results[-1])
-        except BadData as fault:
+        except (BadData, UsageError) as fault:  # such as a name that no folder can have
             failures.append(Failure(case.case_id, type(fault).__name__, str(fault)))
         except MemoryError:
             message = (
@@ -98,13 +109,19 @@ def predict_case(ensemble: Ensemble, case: UnlabelledCase, out: Path) -> dict[st
     """Predict one case into OUT/CASE, in the place of an older prediction; returns the content of its result.json.
 
     Written are labels, entropy (nats) and a probability map for each class, NIfTI on the grid of the first channel;
-    check.png and result.json. Raises a DataFault or BadData for images that break a rule, and writes nothing then.
+    check.png and result.json. Raises a DataFault or BadData for images that break a rule, and UsageError where OUT/CASE
+    is no older prediction or holds the images, and writes nothing then.
     """
     if not _NAME.fullmatch(case.case_id):
         raise UsageError(f"a case's name must do for a folder, got '{case.case_id[:60]}'; rename its files")
-    with _warnings() as told:
-        volumes = read_channels(case.channels, case.root, case.case_id)
-    sources = file_digests(case)
+    _check_place(case, out / case.case_id)
+    try:
+        with _warnings() as told:
+            volumes = read_channels(case.channels, case.root, case.case_id)
+        sources = file_digests(case.channels, case.root, case.case_id)
+    except OSError as error:
+        got = f"{error.strerror or error} ({error.filename})"
+        raise Unreadable(case.case_id, "its files must be readable", got, "check who may read them") from None
     image, way_back = prepare_image(volumes, ensemble.task, case.case_id)
     found = ensemble.predict(image, case.case_id)
     first = next(iter(volumes.values()))
@@ -123,8 +140,18 @@ def predict_case(ensemble: Ensemble, case: UnlabelledCase, out: Path) -> dict[st
         result = case_result(ensemble, outcome, files, warnings)
         draw_check(_picture(ensemble, result, volumes, classes, entropy), folder / files["check"])
         text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
-        (folder / "result.json").write_text(text + "\n", encoding="utf-8")
+        (folder / RESULT).write_text(text + "\n", encoding="utf-8")
     return result
+
+
+def _check_place(case: UnlabelledCase, folder: Path) -> None:
+    """Raises UsageError where writing would replace anything but an older prediction: the images themselves, say."""
+    rule, remedy = f"{case.case_id}: what is replaced must be an older prediction", "give another --out"
+    if folder.exists() and not (folder / RESULT).is_file():
+        raise UsageError(f"{rule}, got {folder} without {RESULT}; {remedy}")
+    files = (path.resolve() for image in case.channels.values() for path in image.paths)
+    if any(path.is_relative_to(folder.resolve()) for path in files):
+        raise UsageError(f"{rule}, got {folder} that holds its images; {remedy}")
 
 
 def _odd_images(case: UnlabelledCase, volumes: dict[str, Volume]) -> list[str]:
@@ -132,7 +159,10 @@ def _odd_images(case: UnlabelledCase, volumes: dict[str, Volume]) -> list[str]:
     lost = [image.name for image in case.channels.values() if not is_placed(image, case.case_id)]
     told = [f"{lost[0]} does not say how the patient lies in it: left and right may be swapped"] if lost else []
     flat = [name for name, volume in volumes.items() if volume.array.min() == volume.array.max()]
-    return told + [f"every voxel of {name} has one value" for name in flat]
+    told += [f"every voxel of {name} has one value" for name in flat]
+    pairs = itertools.combinations([name for name in volumes if name not in flat], 2)
+    same = [pair for pair in pairs if np.array_equal(volumes[pair[0]].array, volumes[pair[1]].array)]
+    return told + [f"{one} and {other} are the same image, voxel by voxel" for one, other in same]
 
 
 def _write_maps(
@@ -221,8 +251,10 @@ def _warnings() -> Iterator[list[str]]:
 def _whole_folder(out: Path, name: str) -> Iterator[Path]:
     """A folder to write into, which takes its name when the block ends without an error, else leaves nothing."""
     out.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".predict-", dir=out))
+    partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=out))
+    held = os.open(partial, os.O_RDONLY)
     try:
+        fcntl.flock(held, fcntl.LOCK_SH)  # it ends with this process, however that ends
         folder = partial / "new"
         folder.mkdir()
         yield folder
@@ -235,3 +267,17 @@ def _whole_folder(out: Path, name: str) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        os.close(held)
+
+
+def _remove_abandoned(out: Path) -> None:
+    """Remove what killed calls left unfinished; not what another call writes, nor an older prediction."""
+    for partial in out.glob(f"{_PARTIAL}*"):
+        with suppress(OSError):  # another call was quicker, or a file system without locks
+            held = os.open(partial, os.O_RDONLY)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - partial.stat().st_mtime > _ABANDONED_S and not (partial / "old").exists():
+                    shutil.rmtree(partial)
+            finally:
+                os.close(held)

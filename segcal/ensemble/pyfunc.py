@@ -15,6 +15,8 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from segcal.ensemble.loaded import assemble, confidence
 from segcal.ensemble.manifest import from_json
+from segcal.errors import BadData
+from segcal.ledger.ensemble_version import is_registered
 from segcal.ledger.store import open_store
 
 
@@ -24,8 +26,11 @@ class RegisteredEnsemble(PythonModel):  # type: ignore[misc]
     def load_context(self, context: PythonModelContext) -> None:
         """Called once, by mlflow.pyfunc.load_model."""
         path = Path(context.artifacts["manifest"])
-        manifest = from_json(path.read_text(), str(path))
-        self.ensemble = assemble(open_store(mlflow.get_tracking_uri()), manifest, f"ensemble {manifest.label}")
+        text, client = path.read_text(), open_store(mlflow.get_tracking_uri())
+        manifest = from_json(text, str(path))
+        if not is_registered(client, text):
+            raise BadData(f"{path}: the manifest must be that of a registered version, got an altered one; restore it")
+        self.ensemble = assemble(client, manifest, f"ensemble {manifest.label}")
 
     def predict(self, context: PythonModelContext, model_input: np.ndarray, params: Any = None) -> dict[str, Any]:
         """probabilities (K, Z, Y, X), labels and entropy (Z, Y, X), confidence: structure -> entropy H(S), probability.

@@ -92,7 +92,7 @@ def label_values(ensemble: Ensemble) -> dict[int, int]:
 def warnings_of(ensemble: Ensemble, outcome: Outcome) -> list[str]:
     """What a reader of the result should know before trusting it; none for a case like those of training."""
     entropies = outcome.found.segment_entropy
-    empty = [] if any(map(math.isfinite, entropies.values())) else [_NOTHING]
+    empty = [] if any(map(math.isfinite, entropies.values())) else [_NOTHING + _beyond(ensemble, outcome)]
     return [*_far_spacings(ensemble, outcome), *_cut(ensemble, outcome), *empty, *_extrapolated(ensemble, entropies)]
 
 
@@ -152,11 +152,20 @@ def _cut(ensemble: Ensemble, outcome: Outcome) -> list[str]:
     cut = [name for number, name in enumerate(task.structures, 1) if any((face == number).any() for face in faces)]
     if not cut:
         return []
-    size_mm = "x".join(f"{n * mm:.0f}" for n, mm in zip(task.crop, outcome.way_back["spacing_mm"][-task.dims :],
-                                                        strict=True))  # fmt: skip
-    return [
-        f"{', '.join(cut)} cut at the border of the {size_mm} mm that the networks see: what lies beyond has no label"
-    ]
+    seen = _seen_mm(ensemble, outcome)
+    return [f"{', '.join(cut)} cut at the border of the {seen} that the networks see: what lies beyond has no label"]
+
+
+def _beyond(ensemble: Ensemble, outcome: Outcome) -> str:
+    """Where the image goes on beyond the crop, the structures may lie there."""
+    if max(outcome.way_back["crop_offset"]) <= 0:
+        return ""
+    return f", within the {_seen_mm(ensemble, outcome)} around its centre that the networks see"
+
+
+def _seen_mm(ensemble: Ensemble, outcome: Outcome) -> str:
+    task, spacing_mm = ensemble.task, outcome.way_back["spacing_mm"]
+    return "x".join(f"{n * mm:.0f}" for n, mm in zip(task.crop, spacing_mm[-task.dims :], strict=True)) + " mm"
 
 
 def _extrapolated(ensemble: Ensemble, entropies: dict[str, float]) -> list[str]:

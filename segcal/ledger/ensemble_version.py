@@ -6,7 +6,8 @@ names its members, a card, and its scores. It carries no tag `segcal.experiment`
 
 __all__ = [
     "CANDIDATE", "CARD", "CASES", "CHAMPION", "Draft", "EnsembleVersion", "check_alias", "ensemble_name",
-    "find_version", "give_alias", "read_card", "read_manifest", "same_ensemble", "versions_of", "write_version",
+    "find_version", "give_alias", "is_registered", "read_card", "read_manifest", "same_ensemble", "versions_of",
+    "write_version",
 ]  # fmt: skip
 
 import contextlib
@@ -181,6 +182,12 @@ def read_manifest(client: MlflowClient, version: EnsembleVersion) -> str:
             "restore the file, or create the ensemble again"
         )
     return text
+
+
+def is_registered(client: MlflowClient, manifest: str) -> bool:
+    """Whether some version's manifest has this text, to the byte."""
+    digest = hashlib.sha256(manifest.encode()).hexdigest()
+    return bool(client.search_model_versions(f"tags.`{tag('manifest_sha256')}` = '{digest}'", max_results=1))
 
 
 def read_card(client: MlflowClient, version: EnsembleVersion) -> str:

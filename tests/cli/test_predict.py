@@ -1,6 +1,7 @@
 """`segcal predict`, as a user meets it, with an ensemble that predicts what the image shows."""
 
 import argparse
+import errno
 import json
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 
 import segcal.ensemble.loaded
 import segcal.ledger.store
+from segcal.cli import main
 from segcal.cli.predict import add_predict
-from segcal.errors import BadData, UsageError
+from segcal.errors import BadData, SegcalError, UsageError
 from tests.ensemble.identity import identity, task_of
 from tests.ensemble.test_predict import GRIDS, shown, write_shown
 
@@ -84,7 +86,7 @@ def test_what_is_not_predicted_is_said(run, tmp_path):
     assert lines[1].split() == ["core", "0.00", "ml", "not", "predicted"]
 
 
-def test_an_interrupt_says_what_is_finished_and_goes_on_up(run, tmp_path, monkeypatch):
+def test_an_interrupt_says_what_is_finished_and_goes_on_up(run, tmp_path, monkeypatch, capsys):
     images = [write_shown(tmp_path / f"P{n}.nii.gz", shown(), GRIDS["LPS"]) for n in (1, 2)]
     made = identity()
 
@@ -99,6 +101,24 @@ def test_an_interrupt_says_what_is_finished_and_goes_on_up(run, tmp_path, monkey
     with pytest.raises(KeyboardInterrupt):
         run("--model", MODEL, *images, "--out", tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["P1"]
+    assert main(["predict", "--model", MODEL, *map(str, images), "--out", str(tmp_path / "out")]) == 130
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told == (
+        f"segcal: interrupted; 1 cases are finished in {tmp_path / 'out'}; the same command predicts all of them again"
+    )
+
+
+def test_a_full_disk_names_the_folder_that_needs_room(run, tmp_path, monkeypatch):
+    image = write_shown(tmp_path / "P1.nii.gz", shown(), GRIDS["LPS"])
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("segcal.ensemble.predict.draw_check", full)
+    raised, _, _ = run("--model", MODEL, image, "--out", tmp_path / "out")
+    assert isinstance(raised, SegcalError)
+    assert str(raised).startswith(f"{tmp_path / 'out'} must have room for the maps, got a full disk after 0 cases")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_the_same_name_twice_is_a_wrong_request(run, tmp_path):

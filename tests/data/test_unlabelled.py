@@ -1,17 +1,16 @@
 """What somebody may name to have it predicted, and what is said of the rest. Small files, no network."""
 
-import hashlib
 import json
-import re
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from segcal.data import unlabelled
 from segcal.data.faults import BadInfo, DoubledCase, MissingCase, MissingChannel, Truncated, Unreadable, UnsafePath
 from segcal.data.prepare_case import read_channels
-from segcal.data.unlabelled import case_of_files, file_digests, find_unlabelled, is_placed
+from segcal.data.unlabelled import case_of_files, find_unlabelled
 from segcal.data.voxels.dicom import write_series
 from segcal.data.voxels.itk_files import write_itk
 from segcal.data.voxels.nifti import write_nifti
@@ -210,16 +209,6 @@ def test_a_damaged_slice_is_not_left_out_in_silence(tmp_path):
         read_channels(case.channels, case.root, case.case_id)
 
 
-def test_digests_are_of_every_file(tmp_path):
-    write_itk(tmp_path / "P1.mhd", volume(1))
-    case = case_of_files([tmp_path / "P1.mhd"], PROSTATE)
-    expected = [
-        {"file": name, "sha256": hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()}
-        for name in ("P1.mhd", "P1.raw")
-    ]
-    assert file_digests(case) == {"t2": expected}
-
-
 def test_a_root_keeps_files_inside(tmp_path):
     write_nifti(tmp_path / "outside.nii.gz", volume(1))
     (tmp_path / "in").mkdir()
@@ -229,15 +218,55 @@ def test_a_root_keeps_files_inside(tmp_path):
     assert case_of_files([tmp_path / "in" / "P1.nii.gz"], PROSTATE).case_id == "P1"
 
 
-def test_orientation_without_information(tmp_path):
-    image = nib.Nifti1Image(volume(1).array.transpose(2, 1, 0), None)
-    image.header.set_zooms((1, 1, 3))
-    nib.save(image, tmp_path / "lost.nii.gz")
-    write_nifti(tmp_path / "placed.nii.gz", volume(1))
-    write_itk(tmp_path / "placed.mha", volume(1))
-    write_itk(tmp_path / "placed.nrrd", volume(1))
-    header = (tmp_path / "placed.mha").read_bytes()
-    (tmp_path / "lost.mha").write_bytes(re.sub(rb"TransformMatrix = .*\n", b"", header))
-    placed = {path.name: is_placed(case_of_files([path], PROSTATE).channels["t2"], "P1") for path in tmp_path.iterdir()}
-    assert placed == {name: name.startswith("placed") for name in placed}
-    assert len(placed) == 5
+@pytest.mark.parametrize("argument", ["", "  "])
+def test_an_empty_word_is_not_the_folder_one_stands_in(tmp_path, monkeypatch, argument):
+    write_nifti(tmp_path / "P1.nii.gz", volume(1))
+    monkeypatch.chdir(tmp_path)
+    found = find_unlabelled(argument, PROSTATE)
+    assert found.cases == []
+    assert "got an empty one" in str(found.faults[0])
+
+
+def test_a_linked_folder_is_told_of(tmp_path):
+    write_nifti(tmp_path / "in" / "P1" / "P1.nii.gz", volume(1))
+    write_nifti(tmp_path / "far" / "P2.nii.gz", volume(1))
+    (tmp_path / "in" / "P2").symlink_to(tmp_path / "far")
+    found = find_unlabelled(str(tmp_path / "in"), PROSTATE)
+    assert [case.case_id for case in found.cases] == ["P1"]
+    (fault,) = found.faults
+    assert isinstance(fault, UnsafePath)
+    assert f"a link to {tmp_path / 'far'}; name it itself" in str(fault)
+    assert [case.case_id for case in find_unlabelled(str(tmp_path / "in" / "P2"), PROSTATE).cases] == ["P2"]
+
+
+@pytest.mark.parametrize("name", ["annotations", "labelsTr", "masks", "Segmentations"])
+def test_a_folder_of_labels_is_no_folder_of_images(tmp_path, name):
+    write_nifti(tmp_path / "scans" / "P1.nii.gz", volume(1))
+    write_nifti(tmp_path / name / "P2.nii.gz", volume(1))
+    found = find_unlabelled(str(tmp_path), PROSTATE)
+    assert ([case.case_id for case in found.cases], found.faults) == (["P1"], [])
+
+
+def test_folders_too_deep_are_told_of(tmp_path):
+    write_nifti(tmp_path / "a" / "b" / "c" / "d" / "P1.nii.gz", volume(1))
+    (fault,) = find_unlabelled(str(tmp_path), PROSTATE).faults
+    assert str(fault).startswith("c: a folder must hold images")
+    assert "got further folders, 4 below the one that is named; name one nearer to the images" in str(fault)
+    assert [case.case_id for case in find_unlabelled(str(tmp_path / "a"), PROSTATE).cases] == ["P1"]
+
+
+def test_a_folder_that_may_not_be_read_stops_no_other(tmp_path, monkeypatch):
+    for name in ("P1", "P2"):
+        write_nifti(tmp_path / name / f"{name}.nii.gz", volume(1))
+    listed = unlabelled.files
+
+    def refuse(folder):
+        if folder.name == "P1":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(unlabelled, "files", refuse)
+    found = find_unlabelled(str(tmp_path), PROSTATE)
+    assert [case.case_id for case in found.cases] == ["P2"]
+    assert "P1: its files must be readable, got Permission denied" in str(found.faults[0])
+    assert "Permission denied" in str(find_unlabelled(str(tmp_path / "P1"), PROSTATE).faults[0])

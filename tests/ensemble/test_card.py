@@ -101,7 +101,7 @@ def test_what_entropy_foretells(card):
 
 def test_the_threshold_and_what_it_means(card, manifest, tiny_task):
     assert "exceeds **0.550 nats**, or where it finds nothing at all." in card
-    assert "Of scans like the training data, 14.3% are flagged without reason" in card
+    assert "Of scans like the training data in which it finds something, 14.3% are flagged without reason" in card
     assert "It is the highest value of the 6 cases: no threshold from so few promises less." in card
     assert "How many unlike scans it finds is **not known**" in card
     fine = replace(manifest, novelty=Novelty(0.55, 0.05, 19))
@@ -116,8 +116,8 @@ def test_cases_out_of_distribution(manifest, tiny_task):
     )
     card = model_card(known, evidence_of(tiny_task, frame=make_frame(tiny_task, ood=3)))
     assert "| out of distribution (3 cases) |" in card
-    assert "Of 3 out-of-distribution cases it flags **33%**. In 1 of them it found nothing" in card
-    assert "Here it held for 4 of 4 structures in such scans." in card
+    assert "Of 3 out-of-distribution cases it flags 1, **33%**: 1 because it found nothing, 0 by H(S). A scan" in card
+    assert "Here it held for 4 of 4 structures that it found in such scans. In 2 nothing was found or drawn" in card
     assert "3.00 [3.00–3.00] (n=2) |" in card  # HD95 of those in which something is found
     assert "data d1, out of distribution d2." in card
 

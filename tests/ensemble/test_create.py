@@ -2,6 +2,7 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,6 +127,25 @@ def test_the_same_again_is_the_same_version(store):
     assert find_version(store, "segcal-tiny-ensemble@champion").version == 1
     runs = store.search_runs([store.get_experiment_by_name("tiny").experiment_id], f"tags.`{tag('kind')}` = 'ensemble'")
     assert len(runs) == 2
+
+
+def test_two_calls_at_once_make_one_version(store):
+    request = EnsembleRequest("tiny", "ce", select="all", n_resamples=50)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: create_ensemble(request, nobody), range(2)))
+    assert sorted(result["created"] for result in found) == [False, True]
+    assert [version.version for version in versions_of(store)] == [1]
+
+
+def test_a_version_without_its_manifest_is_made_anew(store):
+    request, lines = EnsembleRequest("tiny", "ce", select="all", n_resamples=50), []
+    first = create_ensemble(request, nobody)
+    folder = Path(store.get_logged_model(first["model_id"]).artifact_location.removeprefix("file://"))
+    manifest = folder / "artifacts" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("tiny", "tony", 1))
+    again = create_ensemble(request, lines.append)
+    assert (again["version"], again["created"]) == (2, True)
+    assert any("the manifest's sha256 must be" in line and "a new version is written" in line for line in lines)
 
 
 def test_an_out_of_distribution_cohort_is_scored(store, cohort, tiny_task, tmp_path):

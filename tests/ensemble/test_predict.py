@@ -1,8 +1,10 @@
 """Images in, a folder a case out: what is predicted lies where it was, and what fails leaves nothing."""
 
+import fcntl
 import hashlib
 import json
 import logging
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -20,6 +22,8 @@ from segcal.errors import UsageError
 from segcal.ledger.store import open_store
 from segcal.volume import Volume
 from tests.ensemble.identity import identity, task_of
+
+DOCS = Path(__file__).parents[2] / "docs" / "predict.md"
 
 FILES = ["check.png", "entropy.nii.gz", "labels.nii.gz", "probability-background.nii.gz", "probability-core.nii.gz",
          "probability-rim.nii.gz", "result.json"]  # fmt: skip
@@ -170,6 +174,81 @@ def test_a_broken_case_writes_nothing_and_the_others_go_on(tmp_path):
     assert steps[0] == ("predicted", 1, 5, "P1")
 
 
+def test_a_name_that_no_folder_can_have_stops_no_other(tmp_path):
+    for name in ("P" * 160, "Q1"):
+        write_shown(tmp_path / "in" / f"{name}.nii.gz", shown(), GRIDS["LPS"])
+    found = predict_images(identity(), [str(tmp_path / "in")], tmp_path / "out")
+    assert [result["case"] for result in found.results] == ["Q1"]
+    assert [(failure.case, failure.fault) for failure in found.failures] == [("P" * 160, "UsageError")]
+
+
+def test_a_file_that_may_not_be_read_stops_no_other(tmp_path, monkeypatch):
+    images = [write_shown(tmp_path / f"P{n}.nii.gz", shown(), GRIDS["LPS"]) for n in (1, 2)]
+    read_channels = predict.read_channels
+
+    def refuse(channels, root, case_id):
+        if case_id == "P1":
+            raise PermissionError(13, "Permission denied", "P1.nii.gz")
+        return read_channels(channels, root, case_id)
+
+    monkeypatch.setattr(predict, "read_channels", refuse)
+    found = predict_images(identity(), [str(image) for image in images], tmp_path / "out")
+    assert [result["case"] for result in found.results] == ["P2"]
+    (failure,) = found.failures
+    assert failure.fault == "Unreadable"
+    assert "got Permission denied (P1.nii.gz); check who may read them" in failure.message
+
+
+def test_what_a_killed_call_left_is_removed_and_what_another_call_writes_is_not(tmp_path):
+    image = write_shown(tmp_path / "P1.nii.gz", shown(), GRIDS["LPS"])
+    for name in ("killed", "running", "young", "replacing"):
+        (tmp_path / "out" / f".predict-{name}" / "new").mkdir(parents=True)
+    (tmp_path / "out" / ".predict-replacing" / "old").mkdir()  # the only copy of an older prediction
+    for name in ("killed", "running", "replacing"):
+        os.utime(tmp_path / "out" / f".predict-{name}", (1, 1))
+    held = os.open(tmp_path / "out" / ".predict-running", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_SH)
+    predict_images(identity(), [str(image)], tmp_path / "out")
+    os.close(held)
+    left = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert left == [".predict-replacing", ".predict-running", ".predict-young", "P1"]
+
+
+def test_it_holds_what_it_writes(tmp_path, monkeypatch):
+    image = write_shown(tmp_path / "P1.nii.gz", shown(), GRIDS["LPS"])
+    seen = []
+
+    def look(picture, path):
+        os.utime(path.parents[1], (1, 1))
+        predict._remove_abandoned(tmp_path / "out")
+        seen.append(path.parent.is_dir())
+
+    monkeypatch.setattr(predict, "draw_check", look)
+    predict_case(identity(), case_of_files([image], task_of()), tmp_path / "out")
+    assert seen == [True]
+
+
+def test_one_image_for_two_channels_is_warned_of(tmp_path):
+    task = task_of(channels=("t1", "t2", "flair"))
+    one = write_shown(tmp_path / "a.nii.gz", shown(), GRIDS["LPS"])
+    other = write_shown(tmp_path / "b.nii.gz", shown(at=(0, 2, 3)), GRIDS["LPS"])
+    result = predict_case(identity(task), case_of_files([one, other, one], task, "P1"), tmp_path / "out")
+    assert result["warnings"] == ["t1 and flair are the same image, voxel by voxel"]
+
+
+def test_every_key_of_the_result_is_documented(tmp_path):
+    image = write_shown(tmp_path / "P1.nii.gz", shown(), GRIDS["LPS"])
+    result = predict_case(identity(), case_of_files([image], task_of()), tmp_path)
+    chosen = {"t2", "core", "rim", "background"}  # names of the task
+
+    def keys(of) -> set[str]:
+        parts = of.values() if isinstance(of, dict) else of if isinstance(of, list) else ()
+        return set(of if isinstance(of, dict) else ()).union(*map(keys, parts))
+
+    told = DOCS.read_text()
+    assert sorted(key for key in keys(result) - chosen if f"`{key}`" not in told) == []
+
+
 def test_two_cases_of_one_name_are_refused_before_anything_is_written(tmp_path):
     for site in "AB":
         write_shown(tmp_path / site / "P1.nii.gz", shown(), GRIDS["LPS"])
@@ -182,6 +261,7 @@ def test_an_older_prediction_is_replaced_whole(tmp_path):
     image = write_shown(tmp_path / "P1.nii.gz", shown(), GRIDS["LPS"])
     (tmp_path / "out" / "P1").mkdir(parents=True)
     (tmp_path / "out" / "P1" / "old.txt").write_text("old")
+    (tmp_path / "out" / "P1" / "result.json").write_text("{}")
     predict_case(identity(), case_of_files([image], task_of()), tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out" / "P1").iterdir()) == FILES
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["P1"]
@@ -191,7 +271,7 @@ def test_an_older_prediction_is_replaced_whole(tmp_path):
 def test_an_interrupted_case_leaves_the_finished_and_the_old_ones(tmp_path, monkeypatch, error):
     images = [write_shown(tmp_path / f"P{n}.nii.gz", shown(), GRIDS["LPS"]) for n in (1, 2)]
     (tmp_path / "out" / "P2").mkdir(parents=True)
-    (tmp_path / "out" / "P2" / "old.txt").write_text("old")
+    (tmp_path / "out" / "P2" / "result.json").write_text("{}")
     draw = predict.draw_check
 
     def interrupted(picture, path):
@@ -204,13 +284,38 @@ def test_an_interrupted_case_leaves_the_finished_and_the_old_ones(tmp_path, monk
         predict_images(identity(), [str(image) for image in images], tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["P1", "P2"]
     assert sorted(path.name for path in (tmp_path / "out" / "P1").iterdir()) == FILES
-    assert [path.name for path in (tmp_path / "out" / "P2").iterdir()] == ["old.txt"]
+    assert [path.name for path in (tmp_path / "out" / "P2").iterdir()] == ["result.json"]
+
+
+def test_images_are_never_replaced(tmp_path):
+    """--out is the folder of the cases: OUT/P1 is where the images of P1 lie."""
+    image = write_shown(tmp_path / "P1" / "P1.nii.gz", shown(), GRIDS["LPS"])
+    before = image.read_bytes()
+    other = write_shown(tmp_path / "P2.nii.gz", shown(), GRIDS["LPS"])
+    for content in (None, "{}"):  # a result beside the images does not make them one either
+        if content:
+            (tmp_path / "P1" / "result.json").write_text(content)
+        found = predict_images(identity(), [str(tmp_path / "P1"), str(other)], tmp_path)
+        assert [result["case"] for result in found.results] == ["P2"]
+        assert "P1: what is replaced must be an older prediction" in found.failures[0].message
+        assert image.read_bytes() == before
+    (tmp_path / "out" / "P2").mkdir(parents=True)
+    (tmp_path / "out" / "P2" / "thesis.txt").write_text("of mine")
+    found = predict_images(identity(), [str(other)], tmp_path / "out")
+    assert "without result.json; give another --out" in found.failures[0].message
+    assert [path.name for path in (tmp_path / "out" / "P2").iterdir()] == ["thesis.txt"]
+
+
+def test_out_must_be_a_folder(tmp_path):
+    image = write_shown(tmp_path / "P1.nii.gz", shown(), GRIDS["LPS"])
+    with pytest.raises(UsageError, match="--out must be a folder, got the file"):
+        predict_images(identity(), [str(image)], image)
 
 
 def test_a_replacement_that_fails_leaves_the_old_prediction(tmp_path, monkeypatch):
     image = write_shown(tmp_path / "P1.nii.gz", shown(), GRIDS["LPS"])
     (tmp_path / "out" / "P1").mkdir(parents=True)
-    (tmp_path / "out" / "P1" / "old.txt").write_text("old")
+    (tmp_path / "out" / "P1" / "result.json").write_text("{}")
     rename = Path.rename
 
     def fail(path, target):
@@ -221,7 +326,7 @@ def test_a_replacement_that_fails_leaves_the_old_prediction(tmp_path, monkeypatc
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(OSError, match="no space"):
         predict_case(identity(), case_of_files([image], task_of()), tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out" / "P1").iterdir()] == ["old.txt"]
+    assert [path.name for path in (tmp_path / "out" / "P1").iterdir()] == ["result.json"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["P1"]
 
 

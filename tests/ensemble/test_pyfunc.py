@@ -1,6 +1,7 @@
 """Plain MLflow loads an ensemble, in a process that knows nothing but where the store is."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from segcal.ensemble.loaded import load_ensemble
 from segcal.ensemble.pyfunc import RegisteredEnsemble
+from segcal.errors import BadData
 from segcal.ledger.store import open_store
 from tests.analysis.conftest import make_config, make_member
 from tests.ensemble.test_loaded import by_hand
@@ -78,6 +80,18 @@ def test_no_pickle_and_fixed_requirements(registered):
     }  # fmt: skip
     assert all("==" in line for line in (folder / "requirements.txt").read_text().split())
     assert yaml.safe_load((folder / "MLmodel").read_text())["flavors"]["python_function"]["model_code_path"]
+
+
+def test_an_altered_manifest_is_refused(registered, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registered[0])
+    client = open_store(registered[0])
+    folder = Path(client.get_logged_model(registered[1]["model_id"]).artifact_location.removeprefix("file://"))
+    shutil.copytree(folder, tmp_path / "model")
+    assert mlflow.pyfunc.load_model(str(tmp_path / "model")) is not None
+    manifest = tmp_path / "model" / "artifacts" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"select": "best"', '"select": "all"'))
+    with pytest.raises(BadData, match="must be that of a registered version, got an altered one"):
+        mlflow.pyfunc.load_model(str(tmp_path / "model"))
 
 
 def test_the_case_id_reaches_monte_carlo_dropout(tiny_task, cohort):

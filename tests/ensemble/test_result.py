@@ -110,6 +110,16 @@ def test_nothing_predicted_is_warned_of_and_flagged():
     assert (found["flag"], found["score_nats"], found["threshold_nats"]) == (True, None, 0.4)
 
 
+def test_nothing_predicted_in_the_middle_of_a_larger_image():
+    """What is looked for may lie beyond the crop."""
+    way_back = {"crop_offset": [10, 0], "resampled_shape": [4, 52, 32]}
+    of = outcome(entropies={"core": math.nan, "rim": math.nan}, way_back=way_back)
+    assert warnings_of(identity(), of) == [
+        "nothing is predicted: look whether the structures are there, within the 32x32 mm around its centre that the "
+        "networks see"
+    ]
+
+
 @pytest.mark.parametrize(
     ("spacing_mm", "told"),
     [

@@ -226,10 +226,9 @@ def _told(picture: CheckPicture) -> list[tuple[str, str]]:
         )
         colour = WHITE if colour == FINE and picture.warnings else colour  # no green light beside a warning
         entropy = novelty["score_nats"]
-        found = "nothing is predicted:" if entropy is None else f"mean H(S) {entropy:.3f} {sign}"
-        score = f"{found} threshold {novelty['threshold_nats']:.3f} nats"
+        score = f"mean H(S) {entropy or 0:.3f} {sign} threshold {novelty['threshold_nats']:.3f} nats"
         rate = f"{novelty['false_positive_rate']:.1%} of cases like the {novelty['n_source']} it was set on"
-        reason = f"{score}, which flags {rate}"
+        reason = "nothing is predicted, which is always flagged" if entropy is None else f"{score}, which flags {rate}"
     lines = [(verdict, colour), *((line, GREY) for line in textwrap.wrap(reason, LETTERS)), ("", GREY)]
     more = len(picture.warnings) - SHOWN
     texts = [f"! {text}" for text in picture.warnings[:SHOWN]]
