@@ -69,9 +69,10 @@ class Resolved:
         """Hash (32 hex digits) of all that the answer follows from: the same question has the same id."""
         asked = asdict(self.request)
         del asked["memory_gb"], asked["tasks"], asked["methods"], asked["data_digest"]  # said by the parts
+        asked["sizes"] = sorted({1, *self.request.sizes}) if self.request.sizes else []  # as the curve is drawn
         parts = [
             [part.task, part.digest, part.ood_digest, [[m.name, m.version, m.weights_sha256] for m in part.members]]
-            for part in self.parts
+            for part in sorted(self.parts, key=lambda part: part.task)
         ]
         identity = [asked, parts, code_version(), scoring_version()]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]

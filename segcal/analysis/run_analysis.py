@@ -1,6 +1,6 @@
 """From an experiment's name to a report in a folder and in MLflow: what `segcal report` and the service both run."""
 
-__all__ = ["make_report", "run_analysis"]
+__all__ = ["make_report", "open_out_of_distribution", "run_analysis"]
 
 import os
 from collections.abc import Callable, Mapping
@@ -11,6 +11,7 @@ from typing import Any
 from segcal.analysis.build_report import Material, build_report
 from segcal.analysis.members import load_pool
 from segcal.analysis.request import Part, Request, Resolved, resolve
+from segcal.analysis.word import Word, me
 from segcal.data.prepared import PreparedCohort, open_prepared
 from segcal.environment import home
 from segcal.errors import BadData
@@ -39,8 +40,15 @@ def make_report(request: Request, out: Path, say: Say) -> dict[str, Any]:
         count = sum(len(recipe.members) for recipe in part.recipes)
         say(f"{count} members of {len(part.recipes)} recipes in '{request.experiment}'")
     name = f"report {', '.join(part.task for part in resolved.parts)}"
-    run_id = begin_report(client, request.experiment, name, resolved.id, asdict(request))
-    return run_analysis(client, resolved, run_id, out, say)
+    holder = me()  # a service that is asked the same waits for this one, and goes on with it if it dies
+    run_id = begin_report(client, request.experiment, name, resolved.id, asdict(request), holder)
+    with Word(client, run_id, holder) as word:
+
+        def told(line: str) -> None:
+            say(line)
+            word.say(line)
+
+        return run_analysis(client, resolved, run_id, out, told, word.progress)
 
 
 def run_analysis(
@@ -80,7 +88,9 @@ def run_analysis(
 def _make(client: Store, resolved: Resolved, part: Part, out: Path, say: Say, progress: Progress) -> Report:
     request = resolved.request
     cohort = open_prepared(home() / "prepared" / part.digest)
-    ood, remarks = _out_of_distribution(part.ood_digest, say)
+    ood = open_out_of_distribution(part.ood_digest, say)
+    gone = f"The out-of-distribution cohort of the sweep (digest {part.ood_digest}) is not here; nothing is said of it."
+    remarks = (gone,) if part.ood_digest and not ood else ()
 
     def loaded(done: int, total: int, name: str) -> None:
         progress("reading checkpoints", done, total, name)
@@ -104,17 +114,15 @@ def _folder(resolved: Resolved, part: Part) -> str:
     return part.task if len(resolved.parts) > 1 else ""
 
 
-def _out_of_distribution(digest: str | None, say: Say) -> tuple[PreparedCohort | None, tuple[str, ...]]:
-    """The cohort that the sweep prepared beside its own; a remark where it is gone."""
+def open_out_of_distribution(digest: str | None, say: Say) -> PreparedCohort | None:
+    """The cohort that a sweep prepared beside its own; None where it had none, and where it is gone, which is said."""
     if digest is None:
-        return None, ()
+        return None
     try:
-        return open_prepared(home() / "prepared" / digest), ()
+        return open_prepared(home() / "prepared" / digest)
     except BadData as error:
         say(f"no out-of-distribution cases: {error}")
-        return None, (
-            f"The out-of-distribution cohort of the sweep (digest {digest}) is not here; nothing is said of it.",
-        )
+        return None
 
 
 def _params(made: list[Report]) -> Mapping[str, str]:

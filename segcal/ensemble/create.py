@@ -22,6 +22,7 @@ from segcal.analysis.ensembles import Recipe, Subset
 from segcal.analysis.evaluate import evaluate
 from segcal.analysis.members import Member, load_pool
 from segcal.analysis.provenance import data_table
+from segcal.analysis.run_analysis import open_out_of_distribution
 from segcal.analysis.score_cache import ScoreCache
 from segcal.analysis.scores import SOURCE, TARGET, domains
 from segcal.data.prepared import PreparedCohort, open_prepared
@@ -88,7 +89,7 @@ def create_ensemble(request: EnsembleRequest, say: Say) -> dict[str, Any]:
     first = chosen.members[0]
     say(f"{len(chosen.members)} of {len(recipe.members)} members of recipe '{recipe.label}', task {first.task}")
     cohort = open_prepared(home() / "prepared" / first.data_digest)
-    ood = _out_of_distribution(client, request.experiment, cohort.digest, say)
+    ood = open_out_of_distribution(ood_digest(client, request.experiment, cohort.digest), say)
     identity = _identity(request.experiment, chosen, cohort, ood)
     with _alone(identity):
         version = _known(client, ensemble_name(first.task), identity, say)
@@ -233,18 +234,6 @@ def _spacing_range(cohort: PreparedCohort) -> tuple[tuple[float, float], ...]:
     entries = [entry for entry in cohort.manifest["cases"] if entry["split"] == "train"]
     spacings = np.array([entry["native"]["turned_spacing_mm"] for entry in entries], dtype=float)
     return tuple((float(axis.min()), float(axis.max())) for axis in spacings.T)
-
-
-def _out_of_distribution(client: Store, experiment: str, digest: str, say: Say) -> PreparedCohort | None:
-    """The cohort that the sweep prepared beside its own, where it is here."""
-    found = ood_digest(client, experiment, digest)
-    if found is None:
-        return None
-    try:
-        return open_prepared(home() / "prepared" / found)
-    except BadData as error:
-        say(f"no out-of-distribution cases: {error}")
-        return None
 
 
 def _identity(experiment: str, chosen: Recipe, cohort: PreparedCohort, ood: PreparedCohort | None) -> str:

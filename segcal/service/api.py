@@ -2,6 +2,7 @@
 
 __all__ = ["health", "router"]
 
+import asyncio
 import json
 from pathlib import Path as File
 from typing import Annotated, Any
@@ -204,16 +205,17 @@ def cases(request: Request, experiment: Named, task: Task = None) -> models.Case
     return models.CaseList(experiment=experiment, task=chosen, run_id=run.run_id, cases=found)
 
 
+# Neither takes one of the threads that answer requests: all of them may wait for a store that hangs.
 @health.get("/healthz", response_model=models.Health, responses={421: documented()[421], 429: documented()[429]})
-def alive() -> models.Health:
+async def alive() -> models.Health:
     """The process lives."""
     return models.Health()
 
 
 @health.get("/readyz", response_model=models.Health, responses=documented())
-def ready(request: Request) -> Response:
+async def ready(request: Request) -> Response:
     """The tracking store answers within two seconds."""
-    reason = request.app.state.readiness()
+    reason = await asyncio.to_thread(request.app.state.readiness)
     if reason:
         raise Refusal(503, reason)
     return JSONResponse(models.Health().model_dump())

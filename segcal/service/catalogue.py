@@ -8,6 +8,7 @@ __all__ = [
 ]  # fmt: skip
 
 import json
+import logging
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -31,12 +32,15 @@ from segcal.records import ModelRef
 from segcal.volume import Case
 
 FRESH_S = 5.0  # how long an answer that may change is taken for true
+STALE_S = 10.0  # how old the list of experiments may be that readers get while a new one is made
 LOADED = 12  # reports in memory
 COHORTS = 8  # prepared cohorts that are open
 FEW = 12  # names that an error lists; of more, only the nearest
 _OOD = "ood"
 
 T = TypeVar("T")
+
+log = logging.getLogger("segcal.service")
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class Catalogue:
 
     def experiments(self) -> list[Experiment]:
         """Those that hold a model or a report of segcal's, or a sweep; the newest first."""
-        return self._kept.get("experiments", self._experiments, FRESH_S)
+        return self._kept.get("experiments", self._experiments, FRESH_S, STALE_S)
 
     def refs(self, experiment: str) -> list[ModelRef]:
         """Members of an experiment, by recipe and seed; none where nothing is trained yet."""
@@ -256,18 +260,28 @@ class _Kept:
 
     def __init__(self, limit: int = 1000) -> None:
         self._limit = limit
+        self._renewed: set[Hashable] = set()  # by threads of their own
         self._answers: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
         self._making: dict[Hashable, threading.Lock] = {}
         self._waiting: Counter[Hashable] = Counter()
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable, make: Callable[[], T], seconds: float = float("inf")) -> T:
+    def get(self, key: Hashable, make: Callable[[], T], seconds: float = float("inf"), stale: float = 0.0) -> T:
         """The answer that is kept, if it is no older than `seconds`, else a new one. What `make` raises is not kept.
+
+        An answer that is older than that, but no older than `stale` seconds, is given once more, and a thread makes a
+        new one for those who come later.
 
         While somebody makes a new one, the others get the old one, so that readers do not queue; with seconds=0 all
         wait for the new one.
         """
         with self._lock:
+            made, answer = self._answers.get(key, (float("-inf"), None))
+            if seconds < time.monotonic() - made <= stale:
+                if key not in self._renewed:
+                    self._renewed.add(key)
+                    threading.Thread(target=self._renew, args=(key, make, seconds), daemon=True).start()
+                return cast(T, answer)
             making = self._making.setdefault(key, threading.Lock())
             self._waiting[key] += 1
         try:
@@ -285,6 +299,15 @@ class _Kept:
                 self._waiting[key] -= 1
                 if not self._waiting[key]:
                     del self._waiting[key], self._making[key]
+
+    def _renew(self, key: Hashable, make: Callable[[], Any], seconds: float) -> None:
+        try:
+            self.get(key, make, seconds)
+        except Exception:  # who comes when the old answer is too old meets it
+            log.debug("%s could not be made anew", key, exc_info=True)
+        finally:
+            with self._lock:
+                self._renewed.discard(key)
 
     def _fresh(self, key: Hashable, make: Callable[[], T], seconds: float) -> T:
         with self._lock:

@@ -1,10 +1,9 @@
 """Which service works on a run: a line in the run's progress, renewed as long as that service lives."""
 
-__all__ = ["FREE", "Holding", "is_gone", "me"]
+__all__ = ["FREE", "Holding", "is_alive", "is_gone"]
 
 import json
 import time
-from dataclasses import asdict
 from typing import Any
 
 from segcal.journal import lease
@@ -12,11 +11,6 @@ from segcal.ledger.report_run import ReportRun
 
 STALE_S = 60.0
 FREE = ""  # said by a service that stopped in peace
-
-
-def me() -> str:
-    """This process, in the words of a lease."""
-    return json.dumps(asdict(lease.this_process()))
 
 
 class Holding:
@@ -31,13 +25,13 @@ class Holding:
         return holder_of(run) == self.holder
 
     def is_left(self, run: ReportRun) -> bool:
-        """Whether its holder is gone. Runs without a holder are none of ours: `segcal report` may compute them."""
+        """Whether its holder is gone. Runs without a holder are none of ours: an earlier version's."""
         holder = holder_of(run)
         if holder is None or holder == self.holder:
             return False
         if holder == FREE:
             return True
-        alive = _alive(holder)
+        alive = is_alive(holder)
         if alive is not None:
             return not alive
         said, since = self._heard.setdefault(run.run_id, (run.progress.get("at"), time.monotonic()))
@@ -49,7 +43,7 @@ class Holding:
 
 def is_gone(holder: str) -> bool:
     """Whether it is known here that a holder's process is no more."""
-    return holder == FREE or _alive(holder) is False
+    return holder == FREE or is_alive(holder) is False
 
 
 def holder_of(run: ReportRun) -> str | None:
@@ -59,8 +53,8 @@ def holder_of(run: ReportRun) -> str | None:
     return run.holder or None
 
 
-def _alive(holder: str) -> bool | None:
-    """None where it cannot be asked from here."""
+def is_alive(holder: str) -> bool | None:
+    """Whether a holder's process lives; None where it cannot be asked from here."""
     try:
         return lease.is_alive(lease.Holder(**json.loads(holder)))
     except (ValueError, TypeError):  # of another version, or not ours

@@ -14,14 +14,15 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from segcal.analysis.request import Request, Resolved, missing_checkpoints, resolve
+from segcal.analysis.word import me, progress_of
 from segcal.errors import SegcalError, UnknownName
 from segcal.ledger.report_run import ReportRun, begin_report, end_report, find_reports, tell_report
 from segcal.ledger.store import Store, is_away, patiently
 from segcal.service.errors import Refusal
-from segcal.service.holding import FREE, Holding, me
+from segcal.service.holding import FREE, Holding
 from segcal.service.recent import Recent
 from segcal.service.settings import Settings
-from segcal.service.work import Cluster, RayDied, Task, progress_of
+from segcal.service.work import Cluster, RayDied, Task
 
 State = Literal["queued", "running", "finished", "failed", "cancelled"]
 STATES: dict[str, State] = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "cancelled"}
@@ -170,8 +171,9 @@ class Jobs:
         return run if run and (run.status == "FINISHED" or (run.status == "RUNNING" and self._counts(run))) else None
 
     def _counts(self, run: ReportRun) -> bool:
-        """Whether somebody who can be asked computes it: us, another service, or one whose runs we take over."""
-        return bool(run.holder or run.progress.get("holder"))
+        """Whether somebody who can be asked computes it, to its end: us, another process, or who takes over from it."""
+        mine = self._mine.get(run.run_id)
+        return not (mine and mine.cancelled.is_set()) and bool(run.holder or run.progress.get("holder"))
 
     def _runs(self, analysis_id: str) -> list[ReportRun]:
         return find_reports(self._client, analysis_id=analysis_id)
@@ -212,7 +214,7 @@ class Jobs:
                 self._fail(job, error)
 
     def _run(self, job: Analysis) -> None:
-        resolved = job.resolved or resolve(self._client, job.request)
+        resolved = job.resolved or patiently(lambda: resolve(self._client, job.request), self._pause)
         if resolved.id != job.analysis_id:  # models were added, or the code is newer: another question
             reason = f"models, data or code have changed since it was asked: it is analysis {resolved.id} now"
             self._end(job, "FAILED", reason)
@@ -248,13 +250,13 @@ class Jobs:
     def _fail(self, job: Analysis, error: Exception) -> None:
         if self._closing.is_set():  # the next service does it
             return
-        if job.cancelled.is_set():
-            self._end(job, "KILLED")
-            return
         told = isinstance(error, SegcalError)
         reason = str(error) if told else "the analysis failed; the service's log says why"
         with contextlib.suppress(Exception):  # a store that is away: the run stays open, and is taken up again
-            self._end(job, "FAILED", reason)
+            if job.cancelled.is_set():
+                self._end(job, "KILLED")
+            else:
+                self._end(job, "FAILED", reason)
 
     def _end(self, job: Analysis, status: str, reason: str = "") -> None:
         """Close a run as it ended; what its task has said already stays."""
@@ -266,17 +268,17 @@ class Jobs:
                 return status
             return run.status
 
-        def pause(seconds: float) -> None:
-            self._closing.wait(seconds)
-
         try:
-            ended = patiently(close, pause)
+            ended = patiently(close, self._pause)
         finally:
             with self._changed:
                 self._mine.pop(job.run_id, None)
         self._told(job.analysis_id, STATES[ended])
         self._recent.forget(job.analysis_id)
         self._recent.forget("")
+
+    def _pause(self, seconds: float) -> None:
+        self._closing.wait(seconds)
 
     def _keep(self) -> None:
         """Renew what waits here, and take over what others left."""

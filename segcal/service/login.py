@@ -3,7 +3,6 @@
 __all__ = ["router"]
 
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -66,6 +65,5 @@ def _form(following: str, fault: str = "", status: int = 200) -> Response:
 
 def _here(following: str) -> str:
     """A path of this service; anything else leads to its first page."""
-    parts = urlsplit(following)
-    safe = following.startswith("/") and not following.startswith(("//", "/\\")) and not parts.netloc
+    safe = following.startswith("/") and not following.startswith(("//", "/\\"))
     return following if safe and following.isprintable() else "/"

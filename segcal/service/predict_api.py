@@ -59,12 +59,13 @@ async def predict(request: Request, response: Response) -> PredictionStatus:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         raise Refusal(422, f"a prediction must be sent as multipart/form-data, got '{kind[:60]}'")
-    async with request.form(max_files=FILES, max_fields=8) as form:  # its files are gone after the block
-        try:
+    try:
+        _predictions(request).check_room()
+        async with request.form(max_files=FILES, max_fields=8) as form:  # its files are gone after the block
             made = await run_in_threadpool(_accept, request, form)
-        except SegcalError:
-            metrics_of(request.app).prediction("refused")
-            raise
+    except SegcalError:
+        metrics_of(request.app).prediction("refused")
+        raise
     response.headers["location"] = f"/v1/predict/{made.id}"
     return _status(request, made)
 

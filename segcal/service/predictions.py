@@ -21,17 +21,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from segcal.analysis.word import me
 from segcal.environment import home
 from segcal.errors import SegcalError, UnknownName
 from segcal.ledger.store import open_store
 from segcal.service.errors import Refusal
-from segcal.service.holding import is_gone, me
+from segcal.service.holding import is_alive, is_gone
 from segcal.service.settings import Settings
 from segcal.service.work import Cluster, RayDied, Task
 
 SUFFIXES = (".nii", ".nii.gz", ".mha", ".nrrd", ".dcm")  # those that one file is enough for
 CASE = "case"  # what an uploaded case is called: its files' names may name a patient
-LOOK_S = 60.0  # between two looks for what has expired
+LOOK_S = 60.0  # between two looks for what has expired, or was left
+TORN_S = 3600.0  # after which a folder without a state is one that nobody fills
 
 _log = logging.getLogger("segcal.service")
 
@@ -104,9 +106,7 @@ class Predictions:
         Nothing stays of one that is refused. Raises Refusal: 422 for what is no image, 429 where too many wait.
         """
         _check_channels(uploads)
-        with self._changed:
-            if len(self._queue) >= self._settings.predictions:
-                raise Refusal(429, f"at most {self._settings.predictions} predictions may wait", {"Retry-After": "60"})
+        self.check_room()
         made = Prediction(uuid.uuid4().hex, model, {}, holder=self._holder)
         folder = self._folder / made.id
         suffixes = [upload.suffix for upload in uploads]
@@ -120,11 +120,19 @@ class Predictions:
                     shutil.copyfileobj(upload.content, file, 1 << 20)
                 made.channels.setdefault(upload.channel, []).append(path)
             self._write(made)
+            with self._changed:
+                self.check_room()  # others came meanwhile
+                self._put(made)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        self._put(made)
         return made
+
+    def check_room(self) -> None:
+        """Raises Refusal (429) where too many predictions wait: to be asked before gigabytes are read."""
+        with self._changed:
+            if len(self._queue) >= self._settings.predictions:
+                raise Refusal(429, f"at most {self._settings.predictions} predictions may wait", {"Retry-After": "60"})
 
     def find(self, name: str) -> Prediction:
         """Raises UnknownName for one that never was, has expired or was removed."""
@@ -135,7 +143,11 @@ class Predictions:
 
     def expires_ms(self, made: Prediction) -> int | None:
         """When its results go."""
-        return None if made.ended_ms is None else made.ended_ms + round(self._settings.keep_h * 3_600_000)
+        return None if made.ended_ms is None else made.ended_ms + self._keep_ms
+
+    @property
+    def _keep_ms(self) -> int:
+        return round(self._settings.keep_h * 3_600_000)
 
     def file(self, name: str, path: str) -> Path:
         """A file of the results. Raises UnknownName for any but those that the prediction has written."""
@@ -162,7 +174,6 @@ class Predictions:
             self._changed.notify_all()
 
     def _work(self) -> None:
-        self._take_over()
         while not self._closing.is_set():
             with self._changed:
                 if not self._queue:
@@ -245,19 +256,39 @@ class Predictions:
 
     def _all(self) -> list[Prediction]:
         found = []
-        for folder in self._folder.glob("*"):
-            if re.fullmatch("[0-9a-f]{32}", folder.name):
-                with contextlib.suppress(UnknownName):
-                    found.append(self.find(folder.name))
+        for name in self._names():
+            with contextlib.suppress(UnknownName):
+                found.append(self.find(name))
         return found
 
+    def _names(self) -> list[str]:
+        return [folder.name for folder in self._folder.glob("*") if re.fullmatch("[0-9a-f]{32}", folder.name)]
+
     def _expire(self) -> None:
+        """Take over what a dead service left; remove what is old, or was being written when a service was killed."""
         while not self._closing.is_set():
-            for made in self._all():
-                until = self.expires_ms(made)
-                if until is not None and until < _now_ms():
-                    shutil.rmtree(self._folder / made.id, ignore_errors=True)
+            try:
+                self._take_over()
+                for name in self._names():
+                    if self._is_over(name):
+                        shutil.rmtree(self._folder / name, ignore_errors=True)
+            except OSError:
+                _log.exception("looking for predictions that were left failed")
             self._closing.wait(LOOK_S)
+
+    def _is_over(self, name: str) -> bool:
+        try:
+            made = self.find(name)
+        except UnknownName:
+            with contextlib.suppress(FileNotFoundError):
+                return time.time() - (self._folder / name).stat().st_mtime > TORN_S
+            return False
+        if made.ended_ms is None:  # its holder may be one of another container, and gone
+            mine = made.holder == self._holder
+            with self._changed:
+                awaited = name in [waiting.id for waiting in self._queue] if mine else is_alive(made.holder)
+            return not awaited and made.created_ms + self._keep_ms < _now_ms()
+        return made.ended_ms + self._keep_ms < _now_ms()
 
 
 def predict_upload(model: str, images: Mapping[str, Sequence[Path]], out: Path) -> None:

@@ -33,7 +33,7 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def _invalid(request: Request, error: RequestValidationError) -> Response:
-        told = [f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()[:10]]
+        told = [f"{'.'.join(str(at)[:100] for at in fault['loc'])}: {fault['msg']}" for fault in error.errors()[:10]]
         return refuse(request, 422, "; ".join(told))
 
     @app.exception_handler(HTTPException)
@@ -50,4 +50,5 @@ def _methods(request: Request) -> list[str]:
     """What the request's path may be asked."""
     scopes = {method: dict(request.scope) | {"method": method} for method in METHODS}
     routes = request.app.routes
-    return [m for m, scope in scopes.items() if any(route.matches(scope)[0] == Match.FULL for route in routes)]
+    known = {m for m, scope in scopes.items() if any(route.matches(scope)[0] == Match.FULL for route in routes)}
+    return sorted(known | ({"HEAD"} if "GET" in known else set()))

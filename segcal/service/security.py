@@ -6,6 +6,8 @@ Middleware in plain ASGI, so that streams stay streams. The order stands in `pro
 __all__ = ["COOKIE", "cookie_of", "protect"]
 
 import asyncio
+import contextlib
+import errno
 import hashlib
 import hmac
 import logging
@@ -55,6 +57,7 @@ def protect(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(Rate, per_s=settings.rate, burst=settings.burst)
     app.add_middleware(Hosts, settings=settings)
     app.add_middleware(Said)
+    app.add_middleware(Heads)
 
 
 def cookie_of(token: str, now: float | None = None) -> str:
@@ -110,6 +113,32 @@ class Said:
         await self.app(scope, receive, say)
 
 
+class Heads:
+    """HEAD is answered as GET is, without what GET would send."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+
+        async def begin(message: Message) -> None:
+            if message["type"] != "http.response.start":
+                raise _Enough  # a stream would go on for ever
+            await send(message)
+            await send({"type": "http.response.body"})
+
+        scope["method"] = "GET"
+        with contextlib.suppress(_Enough):
+            await self.app(scope, receive, begin)
+
+
+class _Enough(Exception):
+    """The head is sent."""
+
+
 class Hosts(_Layer):
     """Asked by a name of this service only: a page elsewhere cannot have its own name lead here (DNS rebinding)."""
 
@@ -142,7 +171,7 @@ class Rate(_Layer):
     def before(self, request: Request) -> Response | None:
         if request.scope["path"].startswith("/assets/"):
             return None
-        client, now = request.client.host if request.client else "", self._clock()
+        client, now = request.client.host[:64] if request.client else "", self._clock()
         left, at = self._left.pop(client, (float(self._burst), now))
         left = min(float(self._burst), left + (now - at) * self._per_s)
         self._left[client] = max(left - 1.0, 0.0) if left >= 1.0 else left, now
@@ -271,11 +300,14 @@ class Defects:
             if begun or scope["type"] != "http":
                 raise
             request = Request(scope)
-            if is_away(error):
-                _log.warning("%s %s: %s", scope["method"], scope["path"], str(error).strip().splitlines()[:1])
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                _log.error("%s %r: %s", scope["method"], scope["path"], error.strerror)
+                answer = refuse(request, 503, "the service's disk must have room, got none; tell who runs it")
+            elif is_away(error) and getattr(error, "filename", None) is None:  # a file that is gone is no store
+                _log.warning("%s %r: %s", scope["method"], scope["path"], str(error).strip().splitlines()[:1])
                 answer = refuse(request, 503, "the tracking store must answer, got none; try again later")
             else:
-                _log.exception("%s %s failed", scope["method"], scope["path"])
+                _log.exception("%s %r failed", scope["method"], scope["path"])
                 answer = refuse(request, 500, "the service failed at this request; its log says why")
             await answer(scope, receive, send)
 

@@ -13,6 +13,7 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from segcal.environment import environment
 from segcal.ledger.store import IMPATIENT
@@ -20,6 +21,36 @@ from segcal.service.app import create_app
 from segcal.service.settings import Settings
 
 CLOSE_S = 3  # for answers that are under way when it stops
+HEAD_S = 30.0  # for a client to say what it wants
+
+
+class Connection(H11Protocol):
+    """A connection that is closed where no whole request comes: open ones cost a file each, and there are not many."""
+
+    _limit: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See uvicorn."""
+        super().connection_made(transport)
+        self._limit = self.loop.call_later(HEAD_S, self._give_up)
+
+    def data_received(self, data: bytes) -> None:
+        """See uvicorn, which waits for ever for the rest of a head."""
+        super().data_received(data)
+        if self._answers and self._limit:
+            self._limit.cancel()
+            self._limit = None
+        elif not self._answers and not self._limit:
+            self._limit = self.loop.call_later(HEAD_S, self._give_up)
+
+    @property
+    def _answers(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _give_up(self) -> None:
+        self._limit = None
+        if not self._answers:
+            self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -66,7 +97,7 @@ def run_server(
     logging.getLogger("segcal.service").setLevel(logging.INFO)
     app = create_app(replace(settings, port=port), say)
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, date_header=True, lifespan="on",
+        app, http=Connection, log_config=None, access_log=False, server_header=False, date_header=True, lifespan="on",
         timeout_graceful_shutdown=CLOSE_S, timeout_keep_alive=30, h11_max_incomplete_event_size=65536,
     )  # fmt: skip
     server = Server(app, config, ready)

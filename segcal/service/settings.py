@@ -45,6 +45,11 @@ def check_settings(settings: Settings) -> None:
             f"the token must have at least {LEAST_TOKEN} characters, got {len(settings.token)}; make one with: "
             "openssl rand -hex 24"
         )
+    if settings.token is not None and not (settings.token.isascii() and settings.token.isprintable()):
+        raise UsageError(
+            "the token must be one line of ASCII characters, as a header can carry it, got others; make one with: "
+            "openssl rand -hex 24"
+        )
     if settings.token is None and not is_loopback(settings.host):
         raise UsageError(
             f"a service that others reach must have a token, got --host {settings.host} without one; give "

@@ -7,20 +7,18 @@ import os
 import signal
 import tempfile
 import threading
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from segcal.analysis.request import Resolved
+from segcal.analysis.word import Word
 from segcal.cluster import ray_cluster
 from segcal.environment import environment, home
 from segcal.errors import SegcalError
-from segcal.ledger.report_run import tell_report
-from segcal.ledger.store import Store, is_away, open_store
+from segcal.ledger.store import open_store
 
-TELL_S, ALIVE_S = 1.0, 15.0  # between two words of a task, at least; and at most, as a sign of life
 # Hours of work are not lost because a tracking server is away for some minutes; requests of readers are given up early.
 PATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "7", "MLFLOW_HTTP_REQUEST_TIMEOUT": "120"}
 
@@ -145,7 +143,7 @@ def _analyse(variables: Mapping[str, str], resolved: Resolved, run_id: str, hold
 
     with _worker(variables), tempfile.TemporaryDirectory(prefix="segcal-report-") as folder:
         client = open_store()
-        with _Word(client, run_id, holder) as word:
+        with Word(client, run_id, holder) as word:
             run_analysis(client, resolved, run_id, Path(folder) / "report", word.say, word.progress)
 
 
@@ -166,52 +164,3 @@ def _worker(variables: Mapping[str, str]) -> Any:
         raise SegcalError(str(error)) from None
     except Exception as error:
         raise RuntimeError("".join(traceback.format_exception(error))) from None
-
-
-class _Word:
-    """Tells a run how far its report is: the newest word, once a second at most, and that it lives."""
-
-    def __init__(self, client: Store, run_id: str, holder: str) -> None:
-        self._client, self._run_id, self._holder = client, run_id, holder
-        self._lock, self._changed, self._over = threading.Lock(), threading.Event(), threading.Event()
-        self._word: dict[str, Any] = {}
-        self._thread = threading.Thread(target=self._tell, name="segcal-word", daemon=True)
-
-    def __enter__(self) -> "_Word":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._changed.set()
-        self._thread.join(5)
-
-    def say(self, line: str) -> None:
-        """A line of what it does."""
-        with self._lock:
-            self._word["line"] = line
-        self._changed.set()
-
-    def progress(self, what: str, done: int, total: int, name: str) -> None:
-        """See segcal.progress."""
-        with self._lock:
-            self._word |= {"what": what, "done": done, "total": total, "name": name}
-        self._changed.set()
-
-    def _tell(self) -> None:
-        while not self._over.is_set():
-            with self._lock:
-                word = dict(self._word)
-            self._changed.clear()
-            try:
-                tell_report(self._client, self._run_id, word | progress_of(self._holder, "running"))
-            except Exception as error:  # of a store that is away: the next word may be heard
-                if not is_away(error):
-                    raise
-            self._over.wait(TELL_S)
-            self._changed.wait(ALIVE_S)
-
-
-def progress_of(holder: str, state: str) -> dict[str, Any]:
-    """What is told with every word: who computes it, and when that was said."""
-    return {"state": state, "holder": holder, "at": round(time.time(), 1)}

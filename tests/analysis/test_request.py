@@ -94,3 +94,9 @@ def test_members_whose_weights_are_gone_are_named(store, tmp_path, monkeypatch):
 
     monkeypatch.setattr("segcal.analysis.request.checkpoint_is_there", there)
     assert missing_checkpoints(store, resolved) == [f"{gone.name} version {gone.version}"]
+
+
+def test_the_order_of_sizes_is_no_part_of_the_question(store):
+    ids = {resolve(store, replace(REQUEST, sizes=sizes)).id for sizes in ((1, 2), (2, 1), (2,), (2, 2, 1))}
+    assert len(ids) == 1
+    assert ids != {resolve(store, replace(REQUEST, sizes=(1, 3))).id}

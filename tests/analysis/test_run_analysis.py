@@ -3,17 +3,22 @@
 import json
 import re
 import shutil
+import threading
+import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from segcal.analysis import run_analysis as run_analysis_module
 from segcal.analysis.ensembles import recipes
 from segcal.analysis.members import load_pool
 from segcal.analysis.request import Request, resolve
 from segcal.analysis.run_analysis import make_report, run_analysis
 from segcal.environment import home
 from segcal.errors import BadData, UsageError
+from segcal.journal.lease import Holder, is_alive
 from segcal.ledger.names import tag
 from segcal.ledger.read import models
 from segcal.ledger.report_run import begin_report, find_reports
@@ -215,3 +220,28 @@ def test_a_report_on_other_members_sizes_and_draws(trained, tmp_path, monkeypatc
     assert drawn.to_dict() == {("dice", 1): 3, ("dice", 2): 2}
     assert [step[:3] for step in steps[:3]] == [("reading checkpoints", n, 3) for n in (1, 2, 3)]
     assert {what for what, *_ in steps} >= {"reading checkpoints", "drawing tables and figures"}
+
+
+def test_a_report_on_its_way_says_who_makes_it_and_how_far_it_is(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", trained[0])
+    client, seen = open_store(trained[0]), []
+
+    def stop(*arguments):
+        end = time.monotonic() + 20
+        while not seen and time.monotonic() < end:
+            (run,) = find_reports(client, statuses=("RUNNING",))
+            seen.extend([run] if run.progress else [])
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_analysis_module, "load_pool", stop)
+    with pytest.raises(KeyboardInterrupt):
+        make_report(replace(REQUEST, n_resamples=201), tmp_path / "r", quiet)
+    (run,) = seen
+    assert is_alive(Holder(**json.loads(run.holder))) is True
+    assert run.progress["holder"] == run.holder
+    assert run.progress["state"] == "running"
+    (ended,) = [found for found in find_reports(client) if found.run_id == run.run_id]
+    assert ended.status == "KILLED"
+    client.delete_run(run.run_id)
+    assert not [thread for thread in threading.enumerate() if thread.name == "segcal-word"]

@@ -1,5 +1,8 @@
+import asyncio
 import time
 
+import anyio
+import httpx
 import pytest
 from mlflow.exceptions import MlflowException
 
@@ -7,6 +10,7 @@ from segcal.errors import StoreUnreachable
 from segcal.service.app import Readiness, create_app
 from segcal.service.security import COOKIE
 from segcal.service.settings import Settings
+from tests.service.conftest import BASE
 
 TOKEN = "a token that is long enough"
 
@@ -59,7 +63,7 @@ def test_a_store_that_goes_away_is_503(client, app, monkeypatch):
 
 def test_another_method_is_told_the_right_ones(client):
     answer = client.put("/v1/analyses")
-    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")
     assert answer.json()["error"]["code"] == "method_not_allowed"
 
 
@@ -125,3 +129,26 @@ def test_the_schema_names_every_error_and_no_other_site(client):
                         status,
                     )
     assert client.get("/docs").status_code == 404
+
+
+def test_it_is_known_to_live_while_every_thread_waits(app):
+    async def ask():
+        limiter = anyio.to_thread.current_default_thread_limiter()
+        limiter.total_tokens = 1
+        await limiter.acquire_on_behalf_of("a store that hangs")
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=BASE) as client:
+            answers = [await asyncio.wait_for(client.get(path), 10) for path in ("/healthz", "/readyz")]
+        limiter.release_on_behalf_of("a store that hangs")
+        return [answer.status_code for answer in answers]
+
+    assert asyncio.run(ask()) == [200, 200]
+
+
+@pytest.mark.parametrize(
+    "following",
+    ["http://[x", "//evil.example", "/\\evil.example", "/\t/evil.example", "https://evil.example", "javascript:x"],
+)  # fmt: skip
+def test_the_form_leads_to_pages_of_this_service_only(make_client, following):
+    form = {"token": TOKEN, "next": following}
+    answer = make_client(token=TOKEN).post("/login", data=form, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")

@@ -212,6 +212,33 @@ class TestKept:
         asking.join()
         assert kept.get("k", lambda: "never") == "new"
 
+    def test_an_answer_that_is_a_little_old_is_given_while_a_thread_makes_a_new_one(self):
+        kept, begun, go, made = _Kept(), threading.Event(), threading.Event(), []
+        kept.get("k", lambda: "old")
+
+        def make():
+            made.append(threading.current_thread())
+            begun.set()
+            assert go.wait(10)
+            return "new"
+
+        assert [kept.get("k", make, 1e-9, 60.0) for _ in range(5)] == ["old"] * 5
+        assert begun.wait(10)
+        go.set()
+        made[0].join(10)
+        assert len(made) == 1
+        assert made[0] is not threading.current_thread()
+        assert kept.get("k", lambda: "never") == "new"
+        assert kept.get("k", lambda: "newer", 1e-9, 1e-9) == "newer"  # too old: it is waited for
+        assert not kept._renewed
+
+    def test_what_cannot_be_made_anew_is_told_once_the_old_is_too_old(self):
+        kept = _Kept()
+        kept.get("k", lambda: "old")
+        assert kept.get("k", lambda: 1 / 0, 1e-9, 60.0) == "old"
+        with pytest.raises(ZeroDivisionError):
+            kept.get("k", lambda: 1 / 0, 1e-9, 1e-9)
+
     def test_what_fails_is_not_kept_and_the_oldest_go(self):
         kept = _Kept(limit=2)
         with pytest.raises(ZeroDivisionError):

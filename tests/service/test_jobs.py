@@ -6,16 +6,17 @@ import time
 import pytest
 
 from segcal.analysis.request import Request, resolve
+from segcal.analysis.word import me, progress_of
 from segcal.data.faults import MissingChannel
 from segcal.errors import SegcalError, StoreUnreachable
 from segcal.ledger.report_run import ReportRun, begin_report, end_report, find_reports, tell_report
 from segcal.ledger.store import open_store
 from segcal.service import jobs as module
 from segcal.service.errors import Refusal
-from segcal.service.holding import Holding, me
+from segcal.service.holding import Holding
 from segcal.service.jobs import Jobs, request_of, state_of
 from segcal.service.recent import Recent
-from segcal.service.work import _worker, progress_of
+from segcal.service.work import _worker
 from tests.service.conftest import quiet
 
 
@@ -287,7 +288,7 @@ def test_a_holder_elsewhere_is_gone_when_it_says_nothing(bench):
     assert not Holding(elsewhere).is_left(read())
 
 
-def test_runs_of_the_command_line_are_nobodys_to_take(bench):
+def test_runs_without_a_holder_are_nobodys_to_take(bench):
     run_id = begin_report(bench.client, "tiny", "report tiny", "5" * 32, {})
     run = next(run for run in find_reports(bench.client) if run.run_id == run_id)
     assert not Holding(me(), stale_s=0.0).is_left(run)
@@ -356,3 +357,65 @@ def test_a_reading_that_fails_is_made_again():
     with pytest.raises(ZeroDivisionError):
         recent.get("a", lambda: 1 // 0)
     assert recent.get("a", lambda: 1) == 1
+
+
+def test_asked_again_while_it_is_cancelled_it_begins_anew(bench):
+    service = bench.service(quick=False)
+    service.cluster.stubborn = True
+    run = service.submit(ask(18))
+    until(lambda: service.cluster.tasks)
+    service.cancel(run.analysis_id)
+    again = service.submit(ask(18))
+    assert again.run_id != run.run_id
+    until(lambda: len(service.cluster.tasks) == 2)
+    service.cluster.tasks[1].finish()
+    until(lambda: bench.runs("FINISHED"))
+    assert {found.run_id: found.status for found in bench.runs()} == {run.run_id: "KILLED", again.run_id: "FINISHED"}
+
+
+def test_a_store_that_is_away_at_a_cancellation_does_not_end_the_service(bench, monkeypatch):
+    service = bench.service(quick=False)
+    run = service.submit(ask(19))
+    until(lambda: service.cluster.tasks)
+    real = module.patiently
+
+    def away(call, wait):
+        raise StoreUnreachable("it is away")
+
+    monkeypatch.setattr(module, "patiently", away)
+    service.cancel(run.analysis_id)
+    until(lambda: run.run_id not in service._mine)
+    monkeypatch.setattr(module, "patiently", real)
+    service.cluster.quick = True
+    other = service.submit(ask(20))
+    until(lambda: other.run_id in {found.run_id for found in bench.runs("FINISHED")})
+
+
+def test_a_store_that_is_away_when_work_is_taken_over_is_waited_for(bench, monkeypatch):
+    resolved, failed = resolve(bench.client, ask(21)), []
+    run_id = begin_report(bench.client, "tiny", "report tiny", resolved.id, {"n_resamples": 1021}, "")
+    tell_report(bench.client, run_id, progress_of("", "queued"))
+    real = module.resolve
+
+    def away_once(client, request):
+        if not failed:
+            failed.append(1)
+            raise ConnectionError("nobody there")
+        return real(client, request)
+
+    monkeypatch.setattr(module, "resolve", away_once)
+    bench.service()
+    until(lambda: bench.runs("FINISHED"))
+    assert [run.run_id for run in bench.runs()] == [run_id]
+
+
+def test_a_report_of_the_command_line_is_waited_for_and_taken_over_when_it_died(bench):
+    resolved, holder = resolve(bench.client, ask(22)), me()  # a process that lives: this one
+    run_id = begin_report(bench.client, "tiny", "report tiny", resolved.id, {"n_resamples": 1022}, holder)
+    service = bench.service()
+    assert service.submit(ask(22)).run_id == run_id
+    time.sleep(1.0)
+    assert service.cluster.tasks == []
+    tell_report(bench.client, run_id, progress_of(json.dumps(json.loads(holder) | {"born": "0"}), "running"))
+    until(lambda: bench.runs("FINISHED"))
+    assert [run.run_id for run in bench.runs()] == [run_id]

@@ -1,11 +1,17 @@
 """Many readers at once. How quick they are served is measured by `python -m benchmarks service`."""
 
+import asyncio
+
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
 from benchmarks.service import pages_of, read_all
+from segcal.service import server
 from tests.service.serving import Serving
 
 READERS, ROUNDS = 50, 4
+HEAD = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n"  # but for its end
 
 
 @pytest.fixture
@@ -22,3 +28,26 @@ def test_fifty_readers_meet_no_error(serving, reported):
     assert len(answers) == READERS * ROUNDS * len(pages)
     assert {(answer.status, answer.path) for answer in answers if answer.status not in (200, 304)} == set()
     assert all(answer.seconds > 0 and answer.size > 0 for answer in answers if answer.status == 200)
+
+
+def test_a_client_that_does_not_say_what_it_wants_is_left(app, monkeypatch):
+    monkeypatch.setattr(server, "HEAD_S", 0.3)
+    config = uvicorn.Config(app, http=server.Connection, lifespan="off", log_config=None)
+
+    async def ask():
+        loop = asyncio.get_running_loop()
+        config.load()
+        listener = await loop.create_server(lambda: server.Connection(config, ServerState(), {}), "127.0.0.1", 0)
+        port = listener.sockets[0].getsockname()[1]
+        ended = []
+        for words in (b"", b"GE", HEAD, HEAD + b"\r\n" + HEAD):  # nothing, a part; and after an answer, a part
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(words)
+            ended.append(await asyncio.wait_for(reader.read(), 10))
+            writer.close()
+        listener.close()
+        return ended
+
+    silent, part, head, second = asyncio.run(ask())
+    assert (silent, part, head) == (b"", b"", b"")
+    assert second.startswith(b"HTTP/1.1 200")

@@ -1,16 +1,18 @@
 import io
 import json
+import os
 import threading
 import time
 from dataclasses import replace
 
 import pytest
 
+from segcal.analysis.word import me
 from segcal.environment import home
 from segcal.errors import BadData, UnknownName, UsageError
 from segcal.service import predict_api
+from segcal.service import predictions as module
 from segcal.service.errors import Refusal
-from segcal.service.holding import me
 from segcal.service.predictions import Predictions, Upload
 from tests.service.test_jobs import until
 
@@ -283,3 +285,59 @@ def test_predictions_lie_below_home(settings, folder):
     prediction = made.accept(MODEL, [image()])
     path = home() / "predictions" / prediction.id / "images"
     assert path.stat().st_mode & 0o077 == 0
+
+
+def test_what_a_killed_service_was_writing_does_not_stay(made, folder):
+    torn, fresh = folder / ("a" * 32), folder / ("b" * 32)
+    for left in (torn, fresh):
+        (left / "images").mkdir(parents=True)
+        (left / "images" / "0000.nii.gz").write_bytes(b"of a patient")
+    os.utime(torn, (0, 0))
+    made.start()
+    until(lambda: not torn.exists())
+    assert fresh.exists()  # somebody may be writing it
+
+
+def test_what_nobody_can_be_asked_about_goes_when_it_is_old(made, folder, monkeypatch):
+    elsewhere = json.dumps(json.loads(me()) | {"host": "a container that is gone"})
+    monkeypatch.setattr(made, "_holder", elsewhere)
+    old, young = made.accept(MODEL, [image()]), made.accept(MODEL, [image()])
+    made._queue.clear()
+    monkeypatch.setattr(made, "_holder", me())
+    old.created_ms -= made._keep_ms + 1
+    made._write(old)
+    made.start()
+    until(lambda: not (folder / old.id).exists())
+    assert (folder / young.id).exists()
+
+
+def test_what_another_service_left_is_taken_over_while_this_one_runs(made, monkeypatch):
+    monkeypatch.setattr(module, "LOOK_S", 0.1)
+    made.cluster.go.set()
+    made.start()
+    time.sleep(0.3)
+    dead = json.dumps(json.loads(me()) | {"born": "0"})
+    monkeypatch.setattr(made, "_put", lambda prediction: None)  # it is another service that accepts
+    monkeypatch.setattr(made, "_holder", dead)
+    left = made.accept(MODEL, [image()])
+    monkeypatch.undo()
+    monkeypatch.setenv("SEGCAL_HOME", str(made._folder.parent))
+    until(lambda: made.find(left.id).status == "finished")
+
+
+def test_no_more_wait_than_may_however_many_come_at_once(made, folder):
+    limit, refused = made._settings.predictions, []
+    barrier = threading.Barrier(limit + 10)
+
+    def post():
+        barrier.wait()
+        try:
+            made.accept(MODEL, [image()])
+        except Refusal as refusal:
+            refused.append(refusal.status)
+
+    threads = [threading.Thread(target=post) for _ in range(limit + 10)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert refused == [429] * 10
+    assert len(list(folder.iterdir())) == len(made._queue) == limit

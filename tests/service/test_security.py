@@ -1,7 +1,9 @@
+import errno
 import time
 
 import pytest
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 
 from segcal.service import security
@@ -15,7 +17,7 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
 def small_client(**changed):
-    """The protection around an application of four routes."""
+    """The protection around an application of some routes."""
     app = FastAPI()
 
     @app.get("/read")
@@ -37,6 +39,18 @@ def small_client(**changed):
     @app.get("/away")
     def away():
         raise ConnectionError("nobody at 10.1.2.3")
+
+    @app.get("/full")
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    @app.get("/gone")
+    def gone():
+        open("/a/file/that/is/not/there")  # noqa: SIM115
+
+    @app.get("/stream")
+    def stream():
+        return StreamingResponse(iter(lambda: b"for ever", b""))
 
     add_handlers(app)
     protect(app, Settings("sqlite:///x.db", **({"rate": 1e5, "burst": 100_000} | changed)))
@@ -176,3 +190,22 @@ def test_every_answer_has_the_headers(path):
 def test_refusals_have_the_headers():
     assert small_client(token=TOKEN).get("/read").headers["x-content-type-options"] == "nosniff"
     assert small_client().get("/read", headers={"Host": "x"}).headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(("path", "status", "word"), [("/full", 503, "disk"), ("/gone", 500, "log")])
+def test_a_disk_is_not_taken_for_the_store(path, status, word):
+    answer = small_client().get(path)
+    assert answer.status_code == status
+    assert word in answer.json()["error"]["message"]
+    assert "store" not in answer.text
+
+
+def test_head_is_get_without_what_it_sends():
+    client = small_client(token=TOKEN)
+    assert client.head("/read").status_code == 401
+    answer, same = client.head("/read", headers=BEARER), client.get("/read", headers=BEARER)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert dict(answer.headers) == dict(same.headers)
+    assert client.head("/stream", headers=BEARER).status_code == 200  # and ends
+    assert client.head("/none", headers=BEARER).status_code == 404
+    assert client.head("/write", headers=BEARER).status_code == 405

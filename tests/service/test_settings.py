@@ -78,3 +78,9 @@ def test_names_and_urls_that_are_none_are_refused(changed):
 @pytest.mark.parametrize("host", ["calib.example.org", "10.0.0.7", "fd00::7", "*", "calib"])
 def test_names_are_taken(host):
     check_settings(Settings("sqlite:///x.db", allowed_hosts=(host,), public_url="https://calib.example.org/x"))
+
+
+@pytest.mark.parametrize("token", ["sixteen characters é", "sixteen characters\nand a line", "sixteen characters\x00"])
+def test_a_token_that_no_header_carries_is_refused(token):
+    with pytest.raises(UsageError, match="ASCII"):
+        check_settings(Settings("sqlite:///x.db", token=token))
