@@ -47,7 +47,7 @@
       for (const name of ["method", "member", "structure", "layer", "channel", "truth", "opacity", "threshold", axis]) shown[name] = query[name];
       const source = `${state.base}/slices/${axis}.png?${new URLSearchParams(state.predicted ? shown : { ...shown, layer: "none" })}`;
       if (image.getAttribute("src") !== source) image.src = source;
-      image.alt = `${axis} slice ${query[axis]} with overlay`;
+      image.alt = `${figure.dataset.name} slice ${query[axis]} with overlay`;
       figure.querySelector(".index").textContent = query[axis];
       cross(figure);
     };
@@ -102,16 +102,22 @@
     }, 200);
   });
 
-  /* Put the pictures in place of a viewer that cannot be. */
+  /* Put the pictures in place of a viewer that cannot be. told: what is said, true: that there is no WebGL. */
   page.showSlices = (told) => {
     const template = document.getElementById("planes");
     if (template && !document.getElementById("slices")) {
       document.getElementById("gl")?.remove();
       document.getElementById("stage").append(template.content.cloneNode(true));
     }
-    if (told) document.getElementById("nowebgl").hidden = false;
+    const notice = document.getElementById("nowebgl");
+    notice.hidden = !told;
+    if (typeof told === "string") notice.textContent = told;
     start();
   };
-  page.follow((changes) => { if (changes.view) location.reload(); });
+  page.follow((changes) => {
+    if (!changes.view) return;
+    page.keep(); // the new page is made by the URL
+    location.reload();
+  });
   if (query.view === "slices") page.showSlices(false);
 })();

@@ -6,6 +6,7 @@
   const { state, query, AXES } = page;
   const canvas = document.getElementById("gl");
   const LABELS = 1002; // NIFTI_INTENT_LABEL
+  const LOST = "The volumes could not be drawn: the planes are shown as pictures. Load the page again for another try.";
   const TOUCH = 1e-3; // what a scale keeps of its length
 
   const hasWebGL = () => {
@@ -52,7 +53,7 @@
     if (!hasWebGL()) return page.showSlices(true);
     try {
       await script(document.getElementById("stage").dataset.niivue);
-    } catch { return page.showSlices(true); }
+    } catch { return page.showSlices(LOST); }
     const { Niivue, NVImage } = window.niivue;
     const viewer = new Niivue({
       isRadiologicalConvention: true, sagittalNoseLeft: true, showAllOrientationMarkers: true,
@@ -61,6 +62,7 @@
       show3Dcrosshair: true, cycleClipPlaneHotKey: "", viewModeHotKey: "", clipPlaneColor: [0, 0, 0, 0], dragAndDropEnabled: false, logLevel: "error", loadingText: "loading",
     });
     page.viewer = viewer;
+    canvas.addEventListener("webglcontextlost", () => page.showSlices(LOST));
     canvas.hidden = false;
     await viewer.attachToCanvas(canvas);
     const wide = canvas.clientWidth > canvas.clientHeight;
@@ -127,11 +129,12 @@
         else viewer.updateGLVolume();
         place();
         canvas.dataset.drawn = [query.channel, query.layer, query.structure, query.truth].join(" ");
-      }).catch((error) => { console.error(error); page.showSlices(true); });
+      }).catch((error) => { console.error(error); page.showSlices(LOST); });
       return loading;
     };
     viewer.opts.atlasOutline = 1;
     viewer.setClipPlane([0, 290, -10]);
+    window.addEventListener("beforeprint", () => viewer.drawScene()); // what was shown is taken away after each frame
     let repainted = 0;
     let own = false; // the crosshair was moved on the canvas
     viewer.onLocationChange = (where) => {

@@ -1,5 +1,5 @@
 /* The state of a case's page: it lies in the URL, the controls change it, and the viewers follow it.
-   window.segcalCase = { state, query, set(changes), follow(function), url(path, changes) } */
+   window.segcalCase = { state, query, set(changes), keep(), follow(function), url(path, changes) } */
 "use strict";
 (() => {
   const block = document.getElementById("case-state");
@@ -15,16 +15,22 @@
 
   /* Every state has its URL. Browsers allow only so many changes in a while: the last of a quick series counts. */
   let written = 0;
+  const keep = () => {
+    clearTimeout(written);
+    history.replaceState(null, "", `?${text()}`);
+  };
   const write = () => {
     clearTimeout(written);
-    written = setTimeout(() => history.replaceState(null, "", `?${text()}`), 120);
+    written = setTimeout(keep, 120);
   };
-  let asked = 0;
+  let asked = 0, turn = 0;
   const readValues = () => {
     clearTimeout(asked);
     asked = setTimeout(async () => {
+      const mine = ++turn;
       const answer = await fetch(url("/values")).catch(() => null);
-      if (answer?.ok) document.getElementById("values").innerHTML = await answer.text();
+      const told = answer?.ok ? await answer.text() : "";
+      if (told && mine === turn) document.getElementById("values").innerHTML = told; // a slow answer is of an older voxel
     }, 80);
   };
 
@@ -47,7 +53,7 @@
       form.elements[name].value = query[name];
       form.elements[`${name}_is`].value = AXES.includes(name) ? query[name] : shortened(query[name]);
     }
-    for (const name of ["channel", "layer", "structure", "view"]) form.elements[name].value = query[name];
+    for (const name of ["method", "member", "channel", "layer", "structure", "view"]) form.elements[name].value = query[name];
     form.querySelector("input[type=checkbox][name=truth]").checked = query.truth === "1";
     const painted = query.layer === "probability" || query.layer === "entropy";
     form.elements.threshold.disabled = !painted;
@@ -76,6 +82,7 @@
     if (!("reload" in event.target.dataset)) return;
     const changes = { [event.target.name]: event.target.value };
     if (event.target.name === "method") changes.member = "";
+    keep();
     location.assign(`?${text(changes)}`);
   });
   form.addEventListener("submit", (event) => event.preventDefault());
@@ -95,6 +102,7 @@
     if (link) document.querySelector(`.turn ${link}`)?.click();
   });
 
-  window.segcalCase = { state, query, set, move, url, AXES, follow: (viewer) => viewers.push(viewer) };
+  window.segcalCase = { state, query, set, keep, move, url, AXES, follow: (viewer) => viewers.push(viewer) };
   show();
+  window.addEventListener("pageshow", show); // who goes back sees what the URL says, not what was chosen last
 })();

@@ -13,6 +13,15 @@
   if (["light", "dark"].includes(stored())) root.dataset.theme = stored();
   window.segcalTheme = shown;
   system.addEventListener("change", tell);
+  // Paper is white: what is dark here is printed light
+  let chosen;
+  const put = (theme) => {
+    if (theme) root.dataset.theme = theme;
+    else delete root.dataset.theme;
+    tell();
+  };
+  window.addEventListener("beforeprint", () => { chosen = root.dataset.theme; put("light"); });
+  window.addEventListener("afterprint", () => put(chosen));
   document.addEventListener("DOMContentLoaded", () => {
     const button = document.getElementById("theme");
     if (!button) return;

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
 
+from segcal.analysis.request import Request as Analysis
 from segcal.errors import BadData, UnknownName
 from segcal.ledger.report_run import ReportRun, report_file
 from segcal.records import Cell, Table
@@ -307,4 +308,5 @@ def _catalogue(request: Request) -> Catalogue:
 templates().globals.update(
     number=number, interval=interval, difference_lines=difference_lines, dagger=DAGGER,
     is_cell=lambda value: isinstance(value, Cell), shown=lambda value: number(NAN if value is None else value),
+    usual_resamples=Analysis.n_resamples,
 )  # fmt: skip

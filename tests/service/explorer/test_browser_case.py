@@ -124,6 +124,74 @@ def test_keys_on_a_slider_change_picture_and_url(page, case_url):
     assert page.one("input[name=opacity]").get_attribute("value") == "0.8"
 
 
+def test_every_control_has_a_name(page, case_url):
+    page.open(f"{case_url}?view=slices")
+    controls = page.all("#controls select, #controls input:not([type=hidden])")
+    assert [control.accessible_name for control in controls] == [
+        "Method", "Member", "Image", "Overlay", "Structure", "Opacity", "Threshold", "True outline", "View",
+        "z, axial", "y, coronal", "x, sagittal",
+    ]  # fmt: skip
+
+
+def test_another_view_is_in_the_url_and_shown(page, case_url):
+    opened(page, case_url)
+    keys(page.one("select[name=view]"), "ARROW_DOWN")
+    page.wait(lambda: len(page.all("#slices img")) == 3, "the pictures")
+    page.wait(lambda: query(page).get("view") == "slices", "the URL to say the view")
+    assert page.one("select[name=view]").get_attribute("value") == "slices"
+
+
+def test_who_goes_back_sees_the_choice_of_that_page(page, case_url):
+    page.open(f"{case_url}?view=slices")
+    title = page.one("select[name=method]").get_attribute("value")
+    keys(page.one("select[name=member]"), "ARROW_DOWN")
+    page.wait(lambda: query(page).get("member"), "the member's page")
+    page.driver.back()
+    page.wait(lambda: not query(page).get("member"), "the page before")
+    page.wait(lambda: page.js("return document.readyState") == "complete", "the page to load")
+    assert page.one(".numbers h2").text == title
+    page.wait(lambda: page.one("select[name=member]").get_attribute("value") == "", "the choice of the page")
+
+
+def test_a_slow_answer_does_not_replace_a_newer_voxel(page, case_url):
+    page.open(f"{case_url}?view=slices&z=1&y=10&x=10")
+    page.js("""
+        const before = window.fetch;
+        window.fetch = async (url) => {
+          const answer = await before(url);
+          if (url.includes("x=11")) await new Promise((done) => setTimeout(done, 800));
+          return answer;
+        };
+        segcalCase.set({ x: 11 });
+        setTimeout(() => segcalCase.set({ x: 12 }), 200);
+        setTimeout(() => { window.later = true; }, 1500);""")
+    page.wait(lambda: page.js("return window.later"), "the slow answer")
+    assert "x 12" in page.one("#values").text
+
+
+def test_a_lost_context_leaves_pictures(page, case_url):
+    opened(page, case_url)
+    page.js("segcalCase.viewer.gl.getExtension('WEBGL_lose_context').loseContext()")
+    page.wait(lambda: len(page.all("#slices img")) == 3, "the pictures")
+    assert "could not be drawn" in page.one("#nowebgl").text
+    keys(page.one(".plane-z .picture"), "ARROW_UP")
+    page.wait(lambda: "z" in query(page), "the URL to follow the key")
+
+
+def test_planes_are_printed(page, case_url):
+    opened(page, case_url)
+    page.js("""
+        window.addEventListener("beforeprint", () => {
+          const { gl } = window.segcalCase.viewer, pixel = new Uint8Array(4 * 10000);
+          gl.readPixels(gl.drawingBufferWidth / 4 - 50, gl.drawingBufferHeight / 2 - 50, 100, 100, gl.RGBA,
+            gl.UNSIGNED_BYTE, pixel);
+          window.printed = Math.max(...pixel.filter((_, n) => n % 4 < 3));
+        });
+        window.dispatchEvent(new Event("beforeprint"));
+        window.dispatchEvent(new Event("afterprint"));""")
+    assert page.js("return window.printed") > 60
+
+
 def test_layers_and_voxels_follow_the_controls(page, case_url):
     opened(page, f"{case_url}?truth=0&z=1&y=15&x=15")
     page.js("""

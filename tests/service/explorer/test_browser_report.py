@@ -150,6 +150,50 @@ def test_the_switch_turns_page_and_plots_and_is_remembered(page, site):
     page.js("localStorage.clear()")
 
 
+def test_paper_is_white(page, site):
+    _, report = site
+    page.open(f"{report}/scatter")
+    drawn(page, 1)
+    page.one("#theme").click()
+    page.wait(lambda: dark(page) == [True, True], "the dark")
+    page.js("window.dispatchEvent(new Event('beforeprint'))")
+    page.wait(lambda: dark(page) == [False, False], "the light, for paper")
+    page.js("window.dispatchEvent(new Event('afterprint'))")
+    page.wait(lambda: dark(page) == [True, True], "the dark again")
+    page.js("localStorage.clear()")
+
+
+def test_tables_scroll_and_pages_do_not_in_a_narrow_window(page, site):
+    url, report = site
+    page.size(400, 800)
+    try:
+        for address in (url, f"{url}/experiments/exp", *(report + path for path in VIEWS.values())):
+            page.open(address)
+            assert page.js("return document.documentElement.scrollWidth") == 400, address
+    finally:
+        page.size(*LAPTOP)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_marks_and_fields_stand_out(page, site, scheme):
+    """WCAG 2, 1.4.11: graphics and the edges of fields have three times the luminance of the ground, or a third."""
+    url, _ = site
+    page.prefer(scheme)
+    page.open(f"{url}/experiments/exp")
+    names = ["--edge", "--accent", "--good", "--bad", *(f"--c{n}" for n in range(6))]
+    ground, *marks = page.js(
+        """
+        const luminance = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16) / 255)
+          .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+          .reduce((sum, part, n) => sum + part * [0.2126, 0.7152, 0.0722][n], 0);
+        const style = getComputedStyle(document.documentElement);
+        return ["--back", ...arguments[0]].map((name) => luminance(style.getPropertyValue(name).trim()));""",
+        names,
+    )
+    contrast = {n: (max(m, ground) + 0.05) / (min(m, ground) + 0.05) for n, m in zip(names, marks, strict=True)}
+    assert {name: round(value, 2) for name, value in contrast.items() if value < 3} == {}
+
+
 def test_the_first_key_skips_to_the_content(page, site):
     _, report = site
     page.open(report)

@@ -16,7 +16,7 @@ from PIL import Image
 from segcal.analysis.members import load_pool
 from segcal.errors import BadData
 from segcal.measure.calibration import reliability_of_bins
-from segcal.service.explorer import case_pages
+from segcal.service.explorer import case_asked, case_pages
 from segcal.service.explorer.case_charts import histogram_svg, reliability_svg
 from segcal.service.explorer.case_choice import choose, offers, reported_scores
 from segcal.service.explorer.case_maps import MapStore, predict_maps
@@ -133,6 +133,18 @@ def test_a_page_begins_where_most_is_to_see_and_says_what_is_there(client, base,
     for seed in "012":
         assert f'data-seed="{seed}"' in answer.text
         assert f'aria-label="seed {seed}"' in answer.text
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_only_known_axes_have_anatomical_names(client, base, monkeypatch, stored):
+    grid = case_asked._grid
+    monkeypatch.setattr(case_asked, "_grid", lambda *given: (grid(*given)[0], stored))
+    text = page_of(client, base, view="slices").text
+    assert ("left and right are not known" in text) == stored
+    assert ('class="side west"' in text) != stored
+    page = html.unescape(re.sub(r"<script.*?</script>", "", text, flags=re.S))
+    assert bool(re.search("axial|coronal|sagittal", page, re.IGNORECASE)) != stored
+    assert ("axis 2 slice" in page) == stored
 
 
 def test_a_page_has_no_script_of_its_own_and_asks_nobody_else(client, base):

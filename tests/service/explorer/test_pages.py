@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 from fastapi.testclient import TestClient
 
-from segcal.ledger.report_run import begin_report
+from segcal.ledger.report_run import begin_report, end_report
 from segcal.measure.case import columns
 from segcal.service.catalogue import EnsembleEntry
 from segcal.service.explorer.page_data import case_rows, chosen_method, numeric, read_tables, row_order
@@ -87,6 +87,15 @@ def test_an_experiment(reader, ids):
     assert rows(page, 1) == [[SINGLE, "tiny", "3", "0.600", "segcal-tiny-cross_entropy-abc", "d" * 16]]
     assert 'hx-trigger="every 3s"' in page  # while one is running
     assert f'value="{SINGLE.replace("<", "&lt;").replace(">", "&gt;")}"' in page  # a method of the form
+
+
+@pytest.mark.parametrize(("resamples", "told"), [(10_000, ""), (500, "resamples 500")])
+def test_what_a_report_was_asked_says_nothing_of_what_is_usual(tmp_path, resamples, told):
+    store = fresh_store(tmp_path)
+    store.create_experiment("exp")
+    run_id = begin_report(store, "exp", "r", "q", {"methods": [], "draws": None, "n_resamples": resamples})
+    end_report(store, run_id, "FINISHED")
+    assert rows(TestClient(explorer(store)).get("/experiments/exp").text)[0][3] == told
 
 
 def test_an_ensemble_shows_its_card(store, monkeypatch):
@@ -231,6 +240,8 @@ def test_a_point_leads_to_its_case(reader, base):
         ("all", pytest.approx(0.1), pytest.approx(0.45)), ("source", pytest.approx(0.1), pytest.approx(0.25)),
         ("target", pytest.approx(0.3), pytest.approx(0.45)),
     ]  # fmt: skip
+    assert "means over the single models" not in page
+    assert "means over the single models" in reader.get(f"{base}/scatter?method={quote(SINGLE)}").text
     lowest = rows(reader.get(f"{base}/scatter?method={quote(SINGLE)}&sort=4&dir=asc").text)[0]
     assert lowest == ["d-4", "edema", "target", "0.450", "0.200"]
 

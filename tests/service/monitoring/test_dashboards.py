@@ -14,7 +14,6 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
-from tests.service.test_metrics import GPUS
 
 import segcal
 from segcal.journal.lease import Lease
@@ -22,6 +21,7 @@ from segcal.journal.storage import Storage
 from segcal.service.app import create_app
 from segcal.service.monitoring import metrics
 from segcal.service.settings import Settings
+from tests.service.monitoring.test_metrics import GPUS
 from tests.sweep.test_status import begin, plan
 
 ROOT = Path(segcal.__file__).parent.parent
