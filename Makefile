@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+SIDE_BY_SIDE ?= -n 2 --dist loadfile
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test test-long test-faults check install install-dev clean
@@ -14,8 +15,8 @@ demo: install ## a fresh environment, a sweep on the embedded data, a report
 	@echo "Browse:   $(BIN)/mlflow ui        (runs, checkpoints, registered models)"
 	@echo "Go on:    source $(BIN)/activate"
 
-test: install-dev ## the test suite
-	pytest
+test: install-dev ## the test suite, on two cores
+	pytest $(SIDE_BY_SIDE)
 
 test-long: install-dev ## the plain commands for every task, from nothing: minutes
 	pytest -m long
@@ -28,7 +29,7 @@ check: install-dev ## style, types, floors, tests
 	ruff format --check .
 	mypy
 	lint-imports
-	pytest
+	pytest $(SIDE_BY_SIDE)
 
 install: $(BIN)/.installed
 
