@@ -17,6 +17,7 @@ VERBS = {  # module of this folder -> help
     "bootstrap": "intervals and tests over patients against SciPy and NumPy's loops",
     "evaluate": "scoring beside the inference it goes with",
     "platform": "what a sweep costs beside the training: starting it, a trial, the registry",
+    "service": "pages of segcal serve under 50 readers at once",
     "report": "a report of 400 models whose scores are known",
 }
 
