@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from segcal.ledger.store import is_away
 from segcal.service.errors import wants_page
 from segcal.service.refusals import refuse
+from segcal.service.render import POLICY
 from segcal.service.settings import Settings
 
 COOKIE = "segcal"
@@ -34,11 +35,6 @@ SAFE = ("GET", "HEAD", "OPTIONS")
 CLIENTS = 10_000  # whose rates are remembered
 UPLOAD = "/v1/predict"
 UPLOAD_S = 1800.0
-POLICY = (
-    "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; worker-src 'self' blob:; connect-src 'self' blob: data:; frame-ancestors 'none'; "
-    "base-uri 'none'; form-action 'self'"
-)
 ALWAYS = {
     "content-security-policy": POLICY, "x-content-type-options": "nosniff", "referrer-policy": "same-origin",
     "cache-control": "no-store", "cross-origin-opener-policy": "same-origin",
