@@ -5,16 +5,14 @@ __all__ = ["Cluster", "Task"]
 import contextlib
 import os
 import signal
-import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from segcal.analysis.request import Resolved
 from segcal.analysis.word import Word
-from segcal.cluster import ray_cluster
+from segcal.cluster import ray_cluster, scratch
 from segcal.environment import environment, home
 from segcal.errors import SegcalError
 from segcal.ledger.store import open_store
@@ -141,10 +139,10 @@ class RayDied(SegcalError):
 def _analyse(variables: Mapping[str, str], resolved: Resolved, run_id: str, holder: str) -> None:
     from segcal.analysis.run_analysis import run_analysis
 
-    with _worker(variables), tempfile.TemporaryDirectory(prefix="segcal-report-") as folder:
+    with _worker(variables), scratch("report") as folder:
         client = open_store()
         with Word(client, run_id, holder) as word:
-            run_analysis(client, resolved, run_id, Path(folder) / "report", word.say, word.progress)
+            run_analysis(client, resolved, run_id, folder / "report", word.say, word.progress)
 
 
 def _call(variables: Mapping[str, str], function: Callable[..., Any], *arguments: Any) -> Any:
