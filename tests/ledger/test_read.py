@@ -97,7 +97,7 @@ def test_a_checkpoint_is_there_until_its_file_or_its_model_is_gone(store, finish
 @pytest.mark.parametrize("tracking_server", ["sqlite"], indirect=True)
 def test_a_checkpoint_that_lies_with_a_server_is_looked_for_there(tracking_server):
     client = open_store(tracking_server.uri)
-    experiment = client.create_experiment("far")
+    experiment = client.create_experiment("looked for")
     model = client.create_logged_model(experiment, name="m")
     ref = ModelRef("m", 1, model.model_id, "r", "t", "r", "l", 0, "d", "1", "k", "0", 0.5, 1, 0)
     assert not checkpoint_is_there(client, ref)

@@ -108,7 +108,7 @@ def test_a_file_that_is_gone_is_named(store):
 @pytest.mark.parametrize("tracking_server", ["sqlite"], indirect=True)
 def test_files_that_lie_with_a_server_are_fetched_once(tracking_server, folder):
     client = open_store(tracking_server.uri)
-    run_id = begin_report(client, "far", "r", "abc", {})
+    run_id = begin_report(client, "fetched", "r", "abc", {})
     keep_report(client, run_id, folder, {"brain": ""}, {}, {})
     here = report_file(client, run_id, "tables/box.csv")
     assert here.read_text() == "a,b"
