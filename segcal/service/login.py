@@ -58,7 +58,7 @@ def leave() -> Response:
 
 
 def _form(following: str, fault: str = "", status: int = 200) -> Response:
-    page = templates().from_string(FORM).render(mlflow_url="", following=following, fault=fault)
+    page = templates().from_string(FORM).render(mlflow_url="", has_token=False, following=following, fault=fault)
     headers = {"www-authenticate": "Bearer"} if status == 401 else None
     return HTMLResponse(page, status, headers)
 

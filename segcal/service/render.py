@@ -113,7 +113,7 @@ class PageRoute(APIRoute):
 
 def page(request: Request, template: str, *, final: bool = False, **values: Any) -> Response:
     """Render a template. final: it is a page of a finished report, the same for ever, and kept."""
-    kept = Kept.of(templates().get_template(template).render(mlflow_url=mlflow_url(request.app), **values))
+    kept = Kept.of(templates().get_template(template).render(**_frame(request.app), **values))
     if final:
         page_cache(request.app).put(_url(request), kept)
     return kept.response(request)
@@ -121,9 +121,7 @@ def page(request: Request, template: str, *, final: bool = False, **values: Any)
 
 def error_page(request: Request, status: int, message: str) -> Response:
     """A page that says what is wrong, in the words of the error."""
-    html = templates().get_template("error.html").render(
-        mlflow_url=mlflow_url(request.app), status=status, message=message
-    )  # fmt: skip
+    html = templates().get_template("error.html").render(**_frame(request.app), status=status, message=message)
     return Kept.of(html).response(request, status, cached=False)
 
 
@@ -157,6 +155,11 @@ def page_cache(app: FastAPI) -> PageCache:
 def mlflow_url(app: FastAPI) -> str:
     """Where MLflow's own pages are, without a slash at the end; empty: nobody said."""
     return (app.state.settings.mlflow_url or "").rstrip("/")
+
+
+def _frame(app: FastAPI) -> dict[str, Any]:
+    """What the frame of every page needs."""
+    return {"mlflow_url": mlflow_url(app), "has_token": app.state.settings.token is not None}
 
 
 def _url(request: Request) -> str:

@@ -1,13 +1,11 @@
 """A real browser for the tests of the pages: Debian's Chromium, headless, with a new profile, on this machine alone.
 
-`browser` and `serve` are fixtures; a test file imports them:
-
-    from tests.service.browser import browser, serve  # noqa: F401
+`browser` and `page` are fixtures, which the explorer's conftest.py takes.
 
 Pictures go to browser-screenshots/ at the top of the checkout (git-ignored).
 """
 
-__all__ = ["LAPTOP", "PICTURES", "Browser", "browser", "serve", "serving"]
+__all__ = ["LAPTOP", "PICTURES", "Browser", "browser", "page", "serving"]
 
 import contextlib
 import json
@@ -141,10 +139,13 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[FastAPI], str]]:
-    """Serves an application on a free port of this machine until the test is over; returns its address."""
-    with contextlib.ExitStack() as running:
-        yield lambda app: running.enter_context(serving(app))
+def page(browser: Browser) -> Iterator[Browser]:
+    """The browser; afterwards it must not have complained, nor asked any other machine."""
+    browser.errors(), browser.strangers()
+    browser.prefer("light")
+    yield browser
+    assert browser.errors() == []
+    assert browser.strangers() == []
 
 
 @contextlib.contextmanager

@@ -100,6 +100,7 @@ def test_the_form_gives_a_cookie_for_the_token(make_client):
     assert TOKEN not in right.headers["set-cookie"]
     assert client.cookies[COOKIE]
     assert client.get("/v1/experiments").status_code == 200
+    assert 'action="/logout"' in client.get("/").text
     assert client.post("/logout", follow_redirects=False).status_code == 303
     assert client.get("/v1/experiments").status_code == 401
 

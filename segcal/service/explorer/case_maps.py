@@ -57,10 +57,6 @@ class CaseMaps:
         """ln K, in nats."""
         return float(np.log(len(self.probability) + 1))
 
-    @property
-    def n_bytes(self) -> int:
-        return self.probability.nbytes + self.labels.nbytes + self.entropy.nbytes
-
 
 def error_kinds(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Where the most probable class is not the truth, by KINDS: 1 truth missed, 2 nothing there, 3 another structure.

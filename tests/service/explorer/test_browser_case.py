@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from segcal.service.app import create_app
-from tests.service.browser import browser, serving  # noqa: F401
+from tests.service.browser import serving
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 
@@ -32,21 +32,11 @@ NO_WEBGL = """
 
 
 @pytest.fixture(scope="module")
-def case_url(browser, reported, settings, cohort):  # noqa: F811
+def case_url(browser, reported, settings, cohort):
     """The page of a test case in a served application. The browser comes first: without it nothing is made."""
     case = cohort.cases("test")[0].case_id
     with serving(create_app(settings)) as url:
         yield f"{url}/reports/{reported['run_id']}/tiny/cases/{case}"
-
-
-@pytest.fixture
-def page(browser):  # noqa: F811
-    """The browser; afterwards it must not have complained, nor asked any other machine."""
-    browser.errors(), browser.strangers()
-    browser.prefer("light")
-    yield browser
-    assert browser.errors() == []
-    assert browser.strangers() == []
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from segcal.ledger.names import tag
 from segcal.ledger.report_run import end_report, keep_report
 from tests.fresh_store import fresh_store
-from tests.service.browser import LAPTOP, browser, serving  # noqa: F401
+from tests.service.browser import LAPTOP, serving
 from tests.service.made_report import CASES, ENSEMBLE, SINGLE, explorer, fill
 
 pytest.importorskip("selenium", reason="selenium is not installed")
@@ -22,7 +22,7 @@ PLOTS = {"curve": 2, "reliability": 2, "scatter": 1}
 
 
 @pytest.fixture(scope="module")
-def site(browser, tmp_path_factory, tiny_task):  # noqa: F811
+def site(browser, tmp_path_factory, tiny_task):
     """Address of a served explorer, and of its report. The browser comes first: without it nothing is made."""
     store = fresh_store(tmp_path_factory.mktemp("store"))
     ids = fill(store, tmp_path_factory.mktemp("made"), tiny_task)
@@ -30,30 +30,20 @@ def site(browser, tmp_path_factory, tiny_task):  # noqa: F811
         yield url, f"{url}/reports/{ids['FINISHED']}/tiny"
 
 
-@pytest.fixture
-def page(browser):  # noqa: F811
-    """The browser; afterwards it must not have complained, nor asked any other machine."""
-    browser.errors(), browser.strangers()
-    browser.prefer("light")
-    yield browser
-    assert browser.errors() == []
-    assert browser.strangers() == []
-
-
-def first_column(browser):  # noqa: F811
+def first_column(browser):
     return [cell.text for cell in browser.all("#view tbody th")]
 
 
-def query(browser):  # noqa: F811
+def query(browser):
     return {key: values[0] for key, values in parse_qs(urlsplit(browser.driver.current_url).query).items()}
 
 
-def drawn(browser, count):  # noqa: F811
+def drawn(browser, count):
     """Wait until so many plots have been drawn."""
     browser.wait(lambda: len(browser.all(".plot .main-svg:first-child")) >= count, f"{count} plots")
 
 
-def dark(browser):  # noqa: F811
+def dark(browser):
     """Whether the ground of the page, and that of every plot, is dark."""
     script = """
         const luminance = (text) => text.match(/\\d+/g).slice(0, 3).map(Number).reduce((a, b) => a + b) / 3;
