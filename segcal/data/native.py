@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from segcal.data.orient import turn_back
-from segcal.data.resample import Spacing, resample, resample_labels, uncrop
+from segcal.data.resample import Spacing, resample, resample_labels, spacing_of, uncrop
 from segcal.volume import Volume
 
 
@@ -18,7 +18,7 @@ def labels_to_native(classes: np.ndarray, n_classes: int, entry: dict[str, Any],
     """
     whole = _uncropped(classes, entry)
     shape, spacing_mm = _turned(entry)
-    back = resample_labels(whole, n_classes, _spacing(entry["spacing_mm"]), spacing_mm, how, shape)
+    back = resample_labels(whole, n_classes, spacing_of(entry["spacing_mm"]), spacing_mm, how, shape)
     return _placed(turn_back(back, entry["native"]["axes"]), entry)
 
 
@@ -32,7 +32,7 @@ def probs_to_native(probs: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
     for index, p in enumerate(probs):  # one at a time: a native grid may be many times the prepared one
         background = np.float32(index == 0)
         whole = _uncropped(p - background, entry) + background
-        back = resample(whole, _spacing(entry["spacing_mm"]), spacing_mm, shape)
+        back = resample(whole, spacing_of(entry["spacing_mm"]), spacing_mm, shape)
         native[index] = turn_back(back, entry["native"]["axes"])
     return native
 
@@ -43,14 +43,9 @@ def _uncropped(array: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
 
 
 def _turned(entry: dict[str, Any]) -> tuple[tuple[int, ...], Spacing]:
-    return tuple(entry["native"]["turned_shape"]), _spacing(entry["native"]["turned_spacing_mm"])
-
-
-def _spacing(sides: list[float]) -> Spacing:
-    z, y, x = sides
-    return z, y, x
+    return tuple(entry["native"]["turned_shape"]), spacing_of(entry["native"]["turned_spacing_mm"])
 
 
 def _placed(array: np.ndarray, entry: dict[str, Any]) -> Volume:
     native = entry["native"]
-    return Volume(array, _spacing(native["spacing_mm"]), np.array(native["affine"]))
+    return Volume(array, spacing_of(native["spacing_mm"]), np.array(native["affine"]))

@@ -12,13 +12,13 @@ from segcal.data.case_files import CaseFiles, ImageFile
 from segcal.data.faults import GridMismatch
 from segcal.data.orient import orient
 from segcal.data.resample import (
-    Spacing,
     crop_or_pad,
     outside_share,
     resample,
     resample_labels,
     resample_onto,
     resampled_shape,
+    spacing_of,
 )
 from segcal.data.voxels.read import read_image, read_labels, same_grid
 from segcal.data.voxels.streams import check_size
@@ -55,7 +55,7 @@ def prepare_case(case: CaseFiles, task: TaskSpec) -> tuple[np.ndarray, np.ndarra
     volumes, label = read_case(case, task)
     label, _ = orient(label, task.orientation)
     image, way_back = prepare_image(volumes, task, case.case_id)
-    spacing_mm, target_mm = _spacing(way_back["native"]["turned_spacing_mm"]), _spacing(way_back["spacing_mm"])
+    spacing_mm, target_mm = spacing_of(way_back["native"]["turned_spacing_mm"]), spacing_of(way_back["spacing_mm"])
     classes = resample_labels(label.array, task.n_classes, spacing_mm, target_mm, task.label_resampling)
     truth, _ = crop_or_pad(classes, task.crop)
     whole, kept = int(np.count_nonzero(classes)), int(np.count_nonzero(truth))
@@ -79,7 +79,7 @@ def prepare_image(volumes: Mapping[str, Volume], task: TaskSpec, case_id: str) -
     native = next(iter(volumes.values()))
     turned = {name: orient(volume, task.orientation) for name, volume in volumes.items()}
     first, axes = next(iter(turned.values()))
-    target_mm = _spacing([want or have for want, have in zip(task.spacing_mm, first.spacing_mm, strict=True)])
+    target_mm = spacing_of([want or have for want, have in zip(task.spacing_mm, first.spacing_mm, strict=True)])
     resampled = resampled_shape(first.array.shape, first.spacing_mm, target_mm)
     check_size(resampled, 4, "its prepared grid", case_id)
     scaled = [scale_intensity(turned[name][0].array, task.intensity, task.intensity_inside) for name in task.channels]
@@ -118,11 +118,6 @@ def scale_intensity(array: np.ndarray, how: str, inside: str = "all") -> np.ndar
     if inside == "nonzero":
         scaled[array <= 0] = 0
     return scaled
-
-
-def _spacing(sides: list[float]) -> Spacing:
-    z, y, x = sides
-    return z, y, x
 
 
 def _onto(case: CaseFiles, label: Volume, image: Volume, task: TaskSpec) -> Volume:

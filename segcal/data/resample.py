@@ -6,10 +6,10 @@ one grid to another that may be tilted against it.
 
 __all__ = [
     "Spacing", "crop_or_pad", "outside_share", "resample", "resample_labels", "resample_onto", "resample_volume",
-    "resampled_shape", "uncrop",
+    "resampled_shape", "spacing_of", "uncrop",
 ]  # fmt: skip
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import SimpleITK as sitk
@@ -18,6 +18,12 @@ from segcal.data.voxels.raw import place
 from segcal.volume import Volume
 
 Spacing = tuple[float, float, float]
+
+
+def spacing_of(sides: Sequence[float]) -> Spacing:
+    """Three sides (z, y, x) in mm, as a manifest lists them."""
+    z, y, x = sides
+    return z, y, x
 
 
 def resample(

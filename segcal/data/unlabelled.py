@@ -6,7 +6,6 @@ by its place: in a list of files, or among the components of a 4-D NIfTI.
 
 __all__ = ["Unlabelled", "UnlabelledCase", "case_of_files", "find_unlabelled"]
 
-import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segcal.data.case_files import ImageFile
+from segcal.data.channel_names import by_channel, by_number, case_name, channel_numbers
 from segcal.data.faults import (
-    BadInfo,
     DataFault,
     DoubledCase,
     MissingCase,
@@ -35,10 +34,8 @@ from segcal.tasks import TaskSpec
 RESULT = "result.json"  # in the folder of a case that was predicted before
 DEPTH = 3  # of folders below the one that is named: BraTS17/HGG/CASE
 _NIFTI = (".nii", ".nii.gz")
-_ALIASES = {"t1n": "t1", "t1c": "t1ce", "t2w": "t2", "t2f": "flair"}  # BraTS 2023 and later
 _LABELS = re.compile(r"(^|[_\-. ])(seg|segm|segmentation|gt|labels?|mask)$", re.IGNORECASE)
 _LABEL_FOLDERS = re.compile(r"annotations?|labels?(tr|ts)?|masks?|seg|segmentations?|gt", re.IGNORECASE)
-_NUMBER = re.compile(r"_(\d{4})$")
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ def case_of_files(
     another number of channels than the task's.
     """
     given = list(paths.values()) if isinstance(paths, Mapping) else list(paths)
-    case_id = case_id or _name_of(given, task)
+    case_id = case_id or case_name(given, task)
     root = root or Path(given[0].absolute().anchor if given else "/")
     if isinstance(paths, Mapping):
         unknown = [name for name in paths if name not in task.channels]
@@ -159,9 +156,9 @@ def _in_folder(folder: Path, root: Path, task: TaskSpec, depth: int) -> Unlabell
     inside = [entry for entry in folders(folder) if not _LABEL_FOLDERS.fullmatch(entry.name)]
     predicted = [entry for entry in inside if (entry / RESULT).is_file()]  # --out may lie among the images
     inside = [entry for entry in inside if entry not in predicted]
-    by_channel = _by_channel(inside, task, folder.name)
-    if len(task.channels) > 1 and folder.name in by_channel:  # a folder of slices for each channel
-        return _collect({folder.name: by_channel[folder.name]}, root, task)
+    told = by_channel(inside, task, folder.name)
+    if len(task.channels) > 1 and folder.name in told:  # a folder of slices for each channel
+        return _collect({folder.name: told[folder.name]}, root, task)
     found = Unlabelled()
     for entry in inside if depth else []:
         below = _below(entry, root, task, depth - 1)
@@ -202,10 +199,10 @@ def _readable(case_id: str) -> Iterator[None]:
 def _of_files(images: list[Path], folder: Path, root: Path, task: TaskSpec) -> Unlabelled:
     """Cases of the image files of one folder."""
     try:
-        numbers = _numbers(folder, task)
+        numbers = channel_numbers(folder, task)
     except DataFault as fault:
         return Unlabelled([], [fault])
-    named = _by_channel(images, task, folder.name) or _by_number(images, numbers)
+    named = by_channel(images, task, folder.name) or by_number(images, numbers)
     if named:
         found = _collect(named, root, task)
         found.faults.extend(_left_over(images, named, folder, task))
@@ -233,49 +230,6 @@ def _left_over(images: list[Path], named: Mapping[str, object], folder: Path, ta
     left = [path for path in images if not stem(path).startswith(tuple(named)) and not _LABELS.search(stem(path))]
     rule = f"a file beside others must end in its channel ({', '.join(task.channels)}) or its number"
     return [MissingChannel(stem(path), rule, path.name, "rename it, or move it away") for path in left]
-
-
-def _by_channel(paths: Sequence[Path], task: TaskSpec, alone: str) -> dict[str, dict[str, list[Path]]]:
-    """Case -> channel -> paths of names that end in a channel; a name that is a channel belongs to the case `alone`."""
-    known = {name.lower(): name for name in task.channels}
-    known |= {alias: name for alias, name in _ALIASES.items() if name in task.channels and alias not in known}
-    found: dict[str, dict[str, list[Path]]] = {}
-    for path in paths:
-        name = stem(path)
-        for end in sorted(known, key=len, reverse=True):
-            before = name[: len(name) - len(end)]
-            if name.lower().endswith(end) and (not before or before[-1] in "_-. "):
-                of_case = found.setdefault(before.rstrip("_-. ") or alone, {})
-                of_case.setdefault(known[end], []).append(path)
-                break
-    return found
-
-
-def _by_number(paths: Sequence[Path], numbers: Mapping[str, str]) -> dict[str, dict[str, list[Path]]]:
-    """Case -> channel -> paths of nnU-Net's names; empty where no file is numbered so."""
-    found: dict[str, dict[str, list[Path]]] = {}
-    for path in paths:
-        number = _NUMBER.search(stem(path))
-        if number:
-            of_case = found.setdefault(stem(path)[: number.start()], {})
-            if number[1] in numbers:
-                of_case.setdefault(numbers[number[1]], []).append(path)
-    return found
-
-
-def _numbers(folder: Path, task: TaskSpec) -> dict[str, str]:
-    """File number -> channel: as dataset.json beside the folder says, or in the task's order."""
-    named: Sequence[str] = [name.lower() for name in task.channels]
-    if (folder.parent / nnunet.DATASET).is_file():
-        named = nnunet.read_dataset(folder.parent).channels
-        unknown = [name for name in task.channels if name.lower() not in named]
-        if unknown:
-            rule = f"it must number the channels of task {task.name}"
-            remedy = (
-                f"call it so in {nnunet.DATASET}, or name the files: {','.join(f'{c}=FILE' for c in task.channels)}"
-            )
-            raise BadInfo(nnunet.DATASET, rule, f"no '{unknown[0]}' among {', '.join(named)}", remedy)
-    return {f"{named.index(name.lower()):04d}": name for name in task.channels}
 
 
 def _collect(named: Mapping[str, Mapping[str, list[Path]]], root: Path, task: TaskSpec) -> Unlabelled:
@@ -337,15 +291,3 @@ def _wrong_channels(case_id: str, task: TaskSpec, got: str) -> MissingChannel:
 def _count(paths: Sequence[Path]) -> str:
     names = ", ".join(path.name for path in paths[:4])
     return f"{len(paths)} ({names})" if paths else "0"
-
-
-def _name_of(paths: Sequence[Path], task: TaskSpec) -> str:
-    """What a case of these files is called: what their names share, without channels and numbers."""
-    stems = [_NUMBER.sub("", stem(path)) for path in paths]
-    if len(stems) == 1:
-        return stems[0].lstrip(".") or "case"
-    by_channel = _by_channel([path.absolute() for path in paths], task, paths[0].absolute().parent.name)
-    if len(by_channel) == 1:
-        return next(iter(by_channel)).lstrip(".") or "case"
-    same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*stems, strict=False))
-    return "".join(letters[0] for letters in same).strip("_-. ") or stems[0].lstrip(".") or "case"

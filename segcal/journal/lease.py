@@ -155,6 +155,7 @@ def _exclusive(storage: Storage) -> Iterator[None]:
 
 
 def this_process() -> Holder:
+    """Who this process is, in the words of a lease."""
     boot, space = Path("/proc/sys/kernel/random/boot_id"), "/proc/self/ns/pid"
     return Holder(
         token=uuid.uuid4().hex,

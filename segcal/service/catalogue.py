@@ -198,8 +198,9 @@ class Catalogue:
         reports: dict[str, list[ReportRun]] = {}
         for report in self._reports():
             reports.setdefault(report.experiment, []).append(report)
-        found, swept = [], self._swept()
-        for known in self.client.search_experiments():
+        every = self.client.search_experiments()
+        found, swept = [], self._swept([str(known.experiment_id) for known in every])
+        for known in every:
             name, refs, mine = str(known.name), self.refs(str(known.name)), reports.get(str(known.name), [])
             if refs or mine or str(known.experiment_id) in swept:
                 times = [ref.created for ref in refs] + [report.started_ms for report in mine]
@@ -208,9 +209,8 @@ class Catalogue:
                 found.append(Experiment(name, str(known.experiment_id), len(refs), tasks, len(mine), newest))
         return sorted(found, key=lambda experiment: (-experiment.newest_ms, experiment.name))
 
-    def _swept(self) -> set[str]:
-        """Ids of experiments with a sweep, trained or not."""
-        ids = [str(known.experiment_id) for known in self.client.search_experiments()]
+    def _swept(self, ids: list[str]) -> set[str]:
+        """Those of the experiments that have a sweep, trained or not."""
         runs = self.client.search_runs(ids, f"tags.`{tag('kind')}` = 'sweep'", max_results=1000) if ids else []
         return {str(run.info.experiment_id) for run in runs}
 

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
@@ -75,7 +76,7 @@ def is_token(given: str, token: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "replace"), token.encode())
 
 
-class _Layer:
+class _Layer(ABC):
     """One check: `before` gives the refusal, or None where the request may pass."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -88,8 +89,8 @@ class _Layer:
         refusal = self.before(Request(scope))
         await (refusal or self.app)(scope, receive, send)
 
-    def before(self, request: Request) -> Response | None:
-        raise NotImplementedError
+    @abstractmethod
+    def before(self, request: Request) -> Response | None: ...
 
 
 class Said:
