@@ -20,7 +20,7 @@ from segcal.errors import BadData
 from segcal.journal.checkpoint import WEIGHTS, pack, read_state
 from segcal.journal.log import LOG
 from segcal.journal.reading import Progress, look, trial_storage
-from segcal.journal.record import CUT_SHORT, set_told
+from segcal.journal.record import CUT_SHORT, is_told, read_record, set_told
 from segcal.journal.storage import Storage
 from segcal.ledger.pace import wait_s
 from segcal.ledger.store import Store, answers, is_away
@@ -72,9 +72,15 @@ class Projection:
             self._watched[key] = _Watched(key, now, now)  # of one that is begun again, nothing old is told any more
 
     def ended(self, key: str) -> None:
-        """A trial that has ended need not wait for its turn."""
+        """A trial that has ended need not wait for its turn.
+
+        It is watched anew where this end is not told and nobody watches it: when a trial that was stopped begins again,
+        its earlier end, which is still on record, may be told before its process has written that it goes on.
+        """
         if watched := self._watched.get(key):
             watched.due = self._clock()
+        elif not self._is_told(key):
+            self.watch([key])
 
     def failed(self, key: str, reason: str) -> None:
         """A trial whose process could not write why it failed."""
@@ -215,6 +221,14 @@ class Projection:
         if closing and (watched.refused >= TRIES or isinstance(error, BadData)):
             self._given_up[watched.key] = _short(error)
             self._forget(watched)
+
+    def _is_told(self, key: str) -> bool:
+        trial = trial_storage(self._storage, key)
+        try:
+            record = read_record(trial)
+            return record is not None and is_told(trial, record)
+        except (OSError, ValueError, BadData):  # whoever tells it meets that again, and says so
+            return False
 
     def _forget(self, watched: _Watched) -> None:
         if self._watched.get(watched.key) is watched:  # not begun again meanwhile

@@ -442,6 +442,24 @@ def test_a_trial_that_is_begun_again_while_its_end_is_told_is_told_again(sweep):
     assert sweep.said == []
 
 
+def test_a_trial_whose_earlier_end_is_told_when_it_begins_again_is_told_when_it_ends(sweep):
+    sweep.train(until=2, end="stopped")
+    assert sweep.tell(0) == {}
+    projection = Projection(sweep.client, sweep.run, sweep.storage, sweep.said.append, Clock())
+    telling = Telling(projection)
+    telling.began(KEYS[0])
+    projection._round()  # before its process has written that it goes on
+    assert projection._watched == {}
+    sweep.train()
+    telling.ended(KEYS[0], "finished")
+    assert projection.close(0) == {}
+    assert sweep.runs()[0].info.status == "FINISHED"
+    assert [ref.key for ref in models(sweep.client, "calib")] == [KEYS[0]]
+    assert sweep.history() == [(epoch, dice) for epoch, dice in enumerate(DICE, start=1)]
+    telling.ended(KEYS[0], "finished")  # told already
+    assert projection._watched == {}
+
+
 def test_who_leaves_tells_nothing_more(sweep, monkeypatch):
     monkeypatch.setattr(module, "POLL_S", 60.0)
     for seed in range(2):
