@@ -22,9 +22,10 @@ from benchmarks.made_up import MadeUp
 from benchmarks.table import Row
 from benchmarks.timing import interleaved, one_core
 from segcal.measure.calibration import CLIP, binned_error
-from segcal.measure.case import N_BINS, CaseTally, coarse
+from segcal.measure.case import CaseTally
 from segcal.measure.grid import GridSums, VoxelOrder, score_grid
 from segcal.measure.regions import dilated_box
+from segcal.measure.sums import N_BINS, coarse
 from segcal.tasks import TASKS
 from segcal.volume import Prediction
 

@@ -1,6 +1,7 @@
 """What a segmentation task is: its channels, structures, grid, splits and boxes. Data, not behaviour.
 
-A user's own task is a YAML file of the same fields (`segcal task show brain` prints one to start from).
+A user's own task is a YAML file of the same fields (`segcal task show brain` prints one to start from), or a plug-in
+that brings a TaskSpec.
 """
 
 __all__ = ["TASKS", "TaskSpec", "task_digest"]
@@ -9,6 +10,8 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
+
+from segcal.plugins import Extensions
 
 
 def _help(text: str, **default: Any) -> Any:
@@ -22,7 +25,9 @@ class TaskSpec:
     __pydantic_config__ = {"extra": "forbid"}
 
     name: str = _help("name of the task; part of every registered model's name")
-    layout: str = _help("how the cohort lies on disk: brats, acdc, prostatex, promise12, msd, nnunet or csv")
+    layout: str = _help(
+        "how the cohort lies on disk: brats, acdc, prostatex, promise12, msd, nnunet, csv, or a plug-in's"
+    )
     ood_layout: str = _help("layout of the out-of-distribution cohort, where the task has one", default="")
     channels: tuple[str, ...] = _help("input channels, by their name in the layout, in the order the network sees them")
     labels: dict[int, str] = _help(
@@ -98,6 +103,15 @@ def task_digest(task: TaskSpec) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _accept(name: str, given: Any) -> TaskSpec:
+    """A plug-in's task; its values are checked where it is read, as those of a file are."""
+    if not isinstance(given, TaskSpec):
+        raise ValueError(f"a task must be a segcal.tasks.TaskSpec, got {type(given).__name__}")
+    if given.name != name:
+        raise ValueError(f"a task must have the name of its entry point, '{name}', got '{given.name}'")
+    return given
+
+
 _PROSTATE = TaskSpec(
     name="prostate",
     layout="prostatex",
@@ -113,7 +127,7 @@ _PROSTATE = TaskSpec(
 )
 
 # Mehrtash et al. 2020, section IV and Table I.
-TASKS: dict[str, TaskSpec] = {
+_BUILT_IN = {
     # BraTS17, high-grade cases: CBICA to learn from and TCIA to test on.
     "brain": TaskSpec(
         name="brain",
@@ -150,3 +164,5 @@ TASKS: dict[str, TaskSpec] = {
     # Appendix F: volumes instead of slices.
     "prostate3d": replace(_PROSTATE, name="prostate3d", spacing_mm=(1.0, 1.0, 1.0), crop=(112, 112, 112)),
 }
+
+TASKS: Extensions[TaskSpec] = Extensions("tasks", "task", _BUILT_IN, _accept)

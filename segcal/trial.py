@@ -19,7 +19,8 @@ class TrialConfig:
     """Resolved settings of one trial. Two trials with equal `key` would train the same network.
 
     The key hashes every resolved value (never a difference from defaults, so that editing a default changes it), with
-    the seed and the digest of the prepared data; names for people, workers, devices and paths are not part of it.
+    the seed and the digest of the prepared data; names for people, workers, devices and paths are not part of it. What
+    plug-ins add is part of it only where there is some: the keys of trials without plug-ins are older than plug-ins.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -32,7 +33,14 @@ class TrialConfig:
     dims: Literal[2, 3] = _help("2: a network over slices; 3: one over volumes")
     seed: int = _help("seeds the weights' initialisation, the shuffling and the dropout")
 
-    loss: str = _help("loss function: cross_entropy or soft_dice")
+    loss: str = _help("loss function: cross_entropy, soft_dice, or a plug-in's")
+    loss_options: dict[str, Any] = _help(
+        "settings of a plug-in's loss that no other field here holds, such as gamma, by name", default_factory=dict,
+        hash=False,
+    )  # fmt: skip
+    plugins: tuple[str, ...] = _help(
+        "packages that the task, the layout of its data and the loss come from, name==version", default=()
+    )
     head: Literal["softmax", "sigmoid", "raw_sum"] = _help(
         "softmax over all classes; sigmoid per structure; or raw_sum: sigmoid per class, divided by their sum"
     )
@@ -61,7 +69,8 @@ class TrialConfig:
     def identity(self, *, with_seed: bool = True) -> dict[str, Any]:
         """Every resolved field that decides what is learned."""
         named = {f.name for f in fields(self) if f.metadata["identity"] and (with_seed or f.name != "seed")}
-        return {name: value for name, value in asdict(self).items() if name in named}
+        absent = {name for name in ("loss_options", "plugins") if not getattr(self, name)}
+        return {name: value for name, value in asdict(self).items() if name in named - absent}
 
     @property
     def sampled(self) -> bool:

@@ -15,7 +15,7 @@ from segcal.data.taskfile import load_task, task_yaml
 from segcal.environment import environment
 from segcal.tasks import TaskSpec
 
-pytest_plugins = ["tests.tracking_servers"]  # fixtures: postgres, store_uri, tracking_server
+pytest_plugins = ["tests.tracking_servers", "tests.plugin_packages"]  # fixtures: postgres, store_uri, ..., packages
 torch.set_num_threads(1)
 settings.register_profile("segcal", deadline=None, max_examples=60, database=None)  # leaves nothing behind
 settings.load_profile("segcal")

@@ -19,7 +19,7 @@ from segcal.analysis.laws import check_laws
 from segcal.analysis.members import Member
 from segcal.analysis.paper import beside_paper
 from segcal.analysis.pictures import Gallery, plates
-from segcal.analysis.provenance import data_table, member_table, notes
+from segcal.analysis.provenance import data_table, member_table, notes, plugin_table
 from segcal.analysis.request import Request
 from segcal.analysis.roles import Roles
 from segcal.analysis.score_cache import ScoreCache
@@ -30,7 +30,7 @@ from segcal.data.prepared import PreparedCohort
 from segcal.environment import home
 from segcal.measure.case import column
 from segcal.progress import Progress, silent
-from segcal.records import Cell, Report, Table
+from segcal.records import Cell, Method, Report, Table
 from segcal.tasks import TaskSpec
 from segcal.version import code_version
 from segcal.volume import Case
@@ -111,6 +111,8 @@ def _report(request: Request, material: Material, scores: Scores, roles: Roles, 
         *(_beside_paper(scores, roles, task, request) if request.compare_paper else ()),
         data_table(material.cohort, material.ood),
         member_table(material.chosen),
+        *_of_plugins(scores, rows, task, request),
+        plugin_table(material.chosen, material.pool),
     ]
     return Report(
         experiment=request.experiment,
@@ -135,6 +137,18 @@ def _report(request: Request, material: Material, scores: Scores, roles: Roles, 
         laws=check_laws(scores.frame, task),
         effects=check_effects(scores, roles, task, seed, min(n, 2000)),
         ood_digest=material.ood.digest if material.ood else None,
+    )
+
+
+def _of_plugins(scores: Scores, rows: Sequence[Method], task: TaskSpec, request: Request) -> tuple[Table, ...]:
+    """Plug-ins' metrics as the other tables show theirs; families of their own, so that those stay the same."""
+    columns, seed, n = cmp.plugin_columns(task), request.seed, request.n_resamples
+    if not columns:
+        return ()
+    compared = cmp.compare(scores, rows, columns, seed, n)
+    return (
+        cmp.score_table(compared, "plugin_metrics", "Metrics of plug-ins", seed, n),
+        cmp.difference_table((compared,), seed, n, "plugin_differences", "Differences in the metrics of plug-ins"),
     )
 
 

@@ -2,7 +2,7 @@
 
 __all__ = [
     "Column", "Comparison", "box_columns", "calibration_columns", "cell_of", "compare", "difference_table",
-    "distance_columns", "finest_p", "mean", "recipe_table", "score_table", "volume_columns",
+    "distance_columns", "finest_p", "mean", "plugin_columns", "recipe_table", "score_table", "volume_columns",
 ]  # fmt: skip
 
 import itertools
@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from segcal.analysis.scores import Scores
-from segcal.measure.case import column
+from segcal.measure.case import REGIONS, column
+from segcal.measure.metric import METRICS
 from segcal.records import Cell, Difference, Interval, Method, Table
 from segcal.stats import bootstrap_ci, effect_size, hierarchical_bootstrap, holm, paired_tests, spread
 from segcal.tasks import TaskSpec
@@ -82,6 +83,17 @@ def volume_columns(task: TaskSpec) -> tuple[Column, ...]:
     return (*(c for c in box_columns(task) if "class-wise" not in c.title), *distances)
 
 
+def plugin_columns(task: TaskSpec) -> tuple[Column, ...]:
+    """The metrics of plug-ins, in both regions or of every structure; none where there is no such plug-in."""
+    found = []
+    for name in METRICS.added():
+        metric = METRICS[name]
+        for where in REGIONS if metric.of == "region" else task.structures:
+            title = f"{metric.title} ({where})" if metric.of == "region" else f"{metric.title} {where}"
+            found.append(Column(title, column(name, where), metric.better, metric.scale))
+    return tuple(found)
+
+
 def compare(
     scores: Scores, methods: Sequence[Method], columns: Sequence[Column], seed: int, n_resamples: int
 ) -> Comparison:
@@ -121,7 +133,13 @@ def score_table(comparison: Comparison, key: str, title: str, seed: int, n_resam
     return Table(key, title, caption, titles, tuple(rows), tuple(c.better for c in comparison.columns))
 
 
-def difference_table(comparisons: Sequence[Comparison], seed: int, n_resamples: int) -> Table:
+def difference_table(
+    comparisons: Sequence[Comparison],
+    seed: int,
+    n_resamples: int,
+    key: str = "differences",
+    title: str = "Differences between methods",
+) -> Table:
     """Differences between methods with their interval, adjusted p and effect size; each comparison is a family."""
     methods = comparisons[0].methods
     rows = []
@@ -137,8 +155,8 @@ def difference_table(comparisons: Sequence[Comparison], seed: int, n_resamples: 
     tests = " and ".join(f"{len(c.p_adjusted)} tests of {c.n_resamples} resamples" for c in comparisons)
     titles = [_in_region(c) for comparison in comparisons for c in comparison.columns]
     return Table(
-        "differences",
-        "Differences between methods",
+        key,
+        title,
         "Mean difference over patients, [95% bootstrap interval of it], p of the two-sided paired bootstrap over "
         f"patients, adjusted by Holm over a table's family of all pairs and columns ({tests}), and effect size d: mean "
         "of the paired differences over their standard deviation. The trained networks are taken as given.",
@@ -203,7 +221,8 @@ def mean(values: np.ndarray) -> float:
 
 def _in_region(c: Column) -> str:
     _, _, where = c.name.partition("@")
-    return f"{c.title} ({where})" if where in ("box", "whole") else c.title
+    said = c.title.endswith(f"({where})")
+    return f"{c.title} ({where})" if where in REGIONS and not said else c.title
 
 
 def _wins(comparison: Comparison, method: Method, c: Column) -> bool:

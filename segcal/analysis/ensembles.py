@@ -80,7 +80,8 @@ def sizes(n_members: int, wanted: Sequence[int]) -> list[int]:
 def draws(n_members: int, size: int, n_draws: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
     """Different subsets of `size` of n members, each drawn without replacement.
 
-    All of them where there are no more than n_draws, and always all single members; else n_draws at random.
+    All of them where there are no more than n_draws, and always all single members; else n_draws at random. Raises
+    ValueError for a size above the number of members.
 
     >>> draws(3, 2, 10, np.random.default_rng(0))
     [(0, 1), (0, 2), (1, 2)]

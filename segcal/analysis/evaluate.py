@@ -22,6 +22,7 @@ from segcal.analysis.workers import run_jobs
 from segcal.errors import UsageError
 from segcal.learn.predict import SLAB, predict_together, slabs_of
 from segcal.measure.case import CaseScores, CaseTally
+from segcal.measure.metric import METRICS
 from segcal.measure.surface import TruthSurface
 from segcal.progress import Progress, silent
 from segcal.tasks import TaskSpec
@@ -43,6 +44,7 @@ class Job:
     members: int
     cost: float  # voxels to predict
     gigabytes: float = math.inf  # for the members' probabilities
+    plugins: tuple[tuple[str, str], ...] = ()  # metrics that every worker must have, with the packages they come from
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,11 @@ def evaluate(
 
 
 def score_job(job: Job, members: Sequence[Member]) -> CaseScores:
-    """Predict slab by slab and score every subset, reading by reading."""
+    """Predict slab by slab and score every subset, reading by reading.
+
+    Raises PluginMismatch where this machine has not the metrics of plug-ins that the asking one has.
+    """
+    METRICS.require(job.plugins)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tallies = []
     surfaces: dict[int, TruthSurface | None] = {}
@@ -152,6 +158,7 @@ def _jobs(
 ) -> tuple[list[Job], dict[str, tuple[Member, ...]]]:
     """What is not known yet, with the members that it needs only."""
     jobs, shared = [], {}
+    plugins = tuple((name, plugin.origin) for name, plugin in METRICS.added().items())
     by_recipe = {recipe: [s for s in subsets if s.recipe == recipe] for recipe in pool}
     for case in cases:
         for recipe, members in pool.items():
@@ -167,7 +174,8 @@ def _jobs(
             # A Monte Carlo sample costs about 0.7 of a whole pass: the rest is the prefix they share.
             passes = sum(max(1.0, 0.7 * m.config.mc_samples) if m.config.sampled else 1.0 for m in shared[name])
             cost = passes * case.truth.size
-            jobs.append(Job(case, task, name, renamed, tuple(keys[s] for s in missing), len(used), cost))
+            computed = tuple(keys[s] for s in missing)
+            jobs.append(Job(case, task, name, renamed, computed, len(used), cost, plugins=plugins))
     return jobs, shared
 
 

@@ -1,15 +1,17 @@
 """Where the numbers come from, and what limits them: data, members, notes."""
 
-__all__ = ["data_table", "member_table", "notes"]
+__all__ = ["data_table", "member_table", "notes", "plugin_table"]
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from segcal.analysis.ensembles import Recipe, sizes
+from segcal.analysis.members import Member
 from segcal.analysis.scores import Scores
 from segcal.data.prepared import PreparedCohort
 from segcal.measure.case import column
+from segcal.measure.metric import METRICS
 from segcal.records import Method, Table
 from segcal.tasks import TaskSpec
 
@@ -47,6 +49,22 @@ def member_table(chosen: Sequence[Recipe]) -> Table:
     return Table(
         "members", "Members", caption, ("models", "validation Dice", "best epoch", "registered model"), tuple(rows)
     )
+
+
+def plugin_table(chosen: Sequence[Recipe], pool: Mapping[str, Sequence[Member]]) -> Table | None:
+    """The packages that others brought and what they are used for; None where all of it is segcal's own."""
+    used: dict[str, list[str]] = {}
+    for recipe in chosen:
+        for origin in sorted({origin for member in pool[recipe.recipe] for origin in member.config.plugins}):
+            used.setdefault(origin, []).append(f"recipe {recipe.label}")
+    for name, plugin in METRICS.added().items():
+        used.setdefault(plugin.origin, []).append(f"metric {name}")
+    rows = tuple((origin.replace("==", " "), (", ".join(what),)) for origin, what in sorted(used.items()))
+    caption = (
+        "Packages that segcal found by their entry points: of recipes (the task, the layout of its data, or the loss), "
+        "as they were when the networks were trained; of metrics, as they are here."
+    )
+    return Table("plugins", "Plug-ins", caption, ("used by",), rows) if rows else None
 
 
 def notes(

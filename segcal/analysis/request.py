@@ -50,6 +50,7 @@ class Part:
 
     @property
     def members(self) -> list[ModelRef]:
+        """The members of all its recipes."""
         return [ref for recipe in self.recipes for ref in recipe.members]
 
 
@@ -62,6 +63,7 @@ class Resolved:
 
     @property
     def experiment(self) -> str:
+        """The experiment that was asked about."""
         return self.request.experiment
 
     @cached_property

@@ -24,12 +24,21 @@ import segcal.learn.predict
 import segcal.learn.unet
 from segcal import measure
 from segcal.measure.case import CaseScores, columns
+from segcal.measure.metric import added_metrics
 from segcal.tasks import TaskSpec
 
 
-@functools.cache
 def scoring_version() -> str:
-    """Hash of the code that makes a score: what measures, what predicts, and torch's version. Figures may change."""
+    """Hash of the code that makes a score: what measures, what predicts, and torch's version. Figures may change.
+
+    Plug-ins' metrics are part of it, by name, version and source.
+    """
+    added = added_metrics()
+    return hashlib.sha256(repr((_own_version(), added)).encode()).hexdigest()[:16] if added else _own_version()
+
+
+@functools.cache
+def _own_version() -> str:
     modules = (segcal.learn.fold, segcal.learn.heads, segcal.learn.predict, segcal.learn.unet, segcal.analysis.variants)
     sources = [Path(str(module.__file__)) for module in modules]
     sources += [Path(__file__).with_name(name) for name in ("evaluate.py", "members.py")]

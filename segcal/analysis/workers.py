@@ -11,6 +11,7 @@ import torch
 
 from segcal.cluster import ray_cluster
 from segcal.data.parallel import cores
+from segcal.errors import SegcalError
 
 
 class Job(Protocol):
@@ -75,7 +76,13 @@ def _run_on_ray(
                 job = queue.pop()
                 waiting[remote.remote(function, job, stored[job.shared])] = job
             (ready, *_), _ = ray.wait(list(waiting), num_returns=1)
-            yield waiting.pop(ready), ray.get(ready)
+            try:
+                result = ray.get(ready)
+            except ray.exceptions.RayTaskError as error:  # says it with the worker's traceback
+                if isinstance(error.cause, SegcalError):
+                    raise error.cause from None
+                raise
+            yield waiting.pop(ready), result
 
 
 @contextlib.contextmanager

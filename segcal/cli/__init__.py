@@ -22,6 +22,7 @@ from segcal.cli.data import add_data
 from segcal.cli.ensemble import add_ensemble
 from segcal.cli.gc import add_gc
 from segcal.cli.plan import add_place_arguments, add_plan, add_sweep_arguments, load_sweep
+from segcal.cli.plugins import add_plugins
 from segcal.cli.predict import add_predict
 from segcal.cli.search import add_search
 from segcal.cli.serve import add_serve
@@ -77,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     add_serve(verbs)
     add_data(verbs)
     _add_task(verbs)
+    add_plugins(verbs)
     add_gc(verbs)
     _add_doctor(verbs)
     return parser
@@ -118,8 +120,8 @@ def _add_task(verbs: Any) -> None:
     nouns = task.add_subparsers(required=True, metavar="VERB")
     show = add_verb(nouns, "show", _task_show, "print a task as YAML, every field explained",
                  "segcal task show brain > mytask.yaml")  # fmt: skip
-    show.add_argument("name", help="a built-in task, a YAML file, or a folder of data in a layout that tells it")
-    add_verb(nouns, "list", _task_list, "the built-in tasks", "segcal task list")
+    show.add_argument("name", help="a task by its name, a YAML file, or a folder of data in a layout that tells it")
+    add_verb(nouns, "list", _task_list, "the built-in tasks, and those of plug-ins", "segcal task list")
 
 
 def _add_doctor(verbs: Any) -> None:
@@ -217,7 +219,8 @@ def _task_list(arguments: argparse.Namespace) -> None:
         print(json.dumps(list(TASKS)))
     else:
         for task in TASKS.values():
-            print(f"{task.name}: {', '.join(task.channels)} -> {', '.join(task.structures)}")
+            of = f" (plug-in {plugin.distribution})" if (plugin := TASKS.plugin(task.name)) else ""
+            print(f"{task.name}: {', '.join(task.channels)} -> {', '.join(task.structures)}{of}")
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
@@ -230,4 +233,4 @@ def _doctor(arguments: argparse.Namespace) -> None:
         for name, finding in findings.items():
             print(f"{name:18} {finding}")
     if not findings["store answers"]:
-        raise StoreUnreachable(f"the tracking store must answer, got none from {findings['tracking store']}")
+        raise StoreUnreachable(findings["store says"])

@@ -24,6 +24,7 @@ class PreparedCohort:
 
     @property
     def digest(self) -> str:
+        """Hash of the manifest: of the sources, the task and how they were prepared."""
         digest: str = self.manifest["digest"]
         return digest
 

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def load_task(name: str, overrides: dict[str, Any] | None = None) -> TaskSpec:
-    """A built-in task, the task of a YAML file, or the one that a data folder suggests; some fields replaced.
+    """A task by its name, the task of a YAML file, or the one that a data folder suggests; some fields replaced.
 
     Raises UsageError, or a DataFault for a folder that suggests none.
     """
@@ -31,7 +31,7 @@ def load_task(name: str, overrides: dict[str, Any] | None = None) -> TaskSpec:
     elif Path(name).is_dir():
         given = asdict(_task_of_folder(Path(name)))
     else:
-        raise UsageError(f"no task named '{name}'; {nearest(name, TASKS)}, or a YAML file, or a folder of data")
+        raise UsageError(f"{TASKS.unknown(name)}, or a YAML file, or a folder of data")
     task = validate(TypeAdapter(TaskSpec), given | (overrides or {}), f"task {name}")
     _check_values(task, f"task {name}")
     _check_names(task, f"task {name}")
@@ -42,7 +42,7 @@ def _check_names(task: TaskSpec, where: str) -> None:
     """Raise UsageError for a name that is unknown, empty or there twice."""
     for layout in (task.layout, task.ood_layout):
         if layout and layout not in LAYOUTS:
-            raise UsageError(f"{where}: no layout named '{layout}'; {nearest(layout, LAYOUTS)}")
+            raise UsageError(f"{where}: {LAYOUTS.unknown(layout)}")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", task.name):
         raise UsageError(
             f"{where}: name must be letters, digits, _, - and . (it names registered models), got {task.name}"

@@ -1,6 +1,6 @@
 """Shuffled mini-batches where the training step wants them: from the device's memory, or read one mini-batch ahead."""
 
-__all__ = ["Batch", "Items", "Resident", "Streamed", "batches_of", "device_bytes", "laid_out"]
+__all__ = ["Batch", "Batches", "Items", "Resident", "Streamed", "batches_of", "device_bytes", "laid_out"]
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,6 +33,7 @@ class Resident:
         self._images, self._truth = images.to(device), truth.to(device)
 
     def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
+        """As `Batches` says."""
         order = torch.randperm(len(self._images), generator=generator).to(self._images.device)
         for index in torch.split(order, size):
             yield laid_out(self._images[index]), self._truth[index]
@@ -45,6 +46,7 @@ class Streamed:
         self._items, self._device = items, device
 
     def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
+        """As `Batches` says."""
         order = torch.split(torch.randperm(_count(self._items), generator=generator), size)
         with ThreadPoolExecutor(1) as reader:
             ahead: Future[Batch] | None = None

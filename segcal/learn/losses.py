@@ -1,16 +1,20 @@
-"""Training losses (paper: section V-A). A loss is one function here and one line in LOSSES."""
+"""Training losses (paper: section V-A). A loss is one function here and one line in LOSSES; or a plug-in's function."""
 
-__all__ = ["LOSSES", "PAPER_CHOICE", "bind", "cross_entropy", "soft_dice"]
+__all__ = ["LOSSES", "PAPER_CHOICE", "bind", "cross_entropy", "options_of", "silent_choice", "soft_dice"]
 
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segcal.errors import UsageError, nearest
 from segcal.learn.heads import log_probabilities
+from segcal.plugins import Extensions
 from segcal.trial import TrialConfig
 
 
@@ -40,7 +44,8 @@ def soft_dice(
     logits (B, channels, ...): of the structures 1..F for the sigmoid head, of the classes 0..F for the others; truth
     (B, ...) integer classes. p is the sigmoid of each channel, or the softmax for that head. weights: one for each
     structure (F,) or each class (F+1,), or None for ones. The background counts only where asked for. The sums run
-    over the whole mini-batch, or over each image with the mean of the losses (`per_image`).
+    over the whole mini-batch, or over each image with the mean of the losses (`per_image`). Raises ValueError for
+    weights of another number, and for a background that the head has no channel for.
     """
     z = logits if logits.dtype == torch.float64 else logits.float()
     if head == "sigmoid" and background:
@@ -60,8 +65,35 @@ def soft_dice(
     return -2 * dice.sum(-1).mean()
 
 
+Loss = Callable[..., Tensor]
+
+# What a loss may ask for by the names of its parameters. Any other parameter is an option: `loss_options` of a recipe.
+_SETTINGS = {f.name for f in fields(TrialConfig) if f.metadata["identity"]} - {"weights", "loss_options", "plugins"}
+_FIRST = ("logits", "truth", "weights")
+_PLAIN = {"float": float, "int": int, "bool": bool, "str": str}
+
+
+def _accept(name: str, given: Any) -> Loss:
+    """A plug-in's loss, whose settings can all be named and put on record."""
+    if not callable(given):
+        raise ValueError(f"a loss must be a function, got {type(given).__name__}")
+    parameters = list(inspect.signature(given).parameters.values())
+    in_order = all(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters[:3])
+    if tuple(p.name for p in parameters[:3]) != _FIRST or not in_order:
+        raise ValueError(f"a loss must take (logits, truth, weights, ...), got {inspect.signature(given)}")
+    for p in parameters[3:]:
+        if p.kind not in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+            raise ValueError(f"a loss's settings must have names of their own, got {p}")
+        if p.name not in _SETTINGS and p.default is not p.empty and not _is_plain(p.default):
+            raise ValueError(f"the default of an option must be a number, a text or a list of them, got {p}")
+    function: Loss = given
+    return function
+
+
 # A loss takes (logits, truth, weights) and, by keyword, whichever settings of a trial its signature names.
-LOSSES: dict[str, Callable[..., Tensor]] = {"cross_entropy": cross_entropy, "soft_dice": soft_dice}
+LOSSES: Extensions[Loss] = Extensions(
+    "losses", "loss", {"cross_entropy": cross_entropy, "soft_dice": soft_dice}, _accept
+)
 
 # What a recipe means when it names only the loss: the paper's choice.
 PAPER_CHOICE = {
@@ -70,10 +102,72 @@ PAPER_CHOICE = {
 }
 
 
+def silent_choice(loss: str) -> dict[str, Any]:
+    """What a recipe means when it names only the loss: the paper's choice, or a plug-in's own defaults."""
+    if loss in PAPER_CHOICE:
+        return {**PAPER_CHOICE[loss]}
+    parameters = inspect.signature(LOSSES[loss]).parameters.values()
+    own = {p.name: p.default for p in parameters if p.name in _SETTINGS and p.default is not p.empty}
+    return {"head": "softmax", "weights": "none", **own}
+
+
+def options_of(loss: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option of a loss with its value: as given, or the default. Raises UsageError for a name or a value.
+
+    A number where the default or the annotation is a float becomes one: 2 and 2.0 are the same recipe.
+    """
+    known = {
+        p.name: p for p in list(inspect.signature(LOSSES[loss]).parameters.values())[3:] if p.name not in _SETTINGS
+    }
+    for name in given:
+        if name in _SETTINGS:
+            raise UsageError(
+                f"loss_options: {name} must stand in the recipe itself, got it among the loss's own options"
+            )
+        if name not in known:
+            hint = nearest(str(name), known) if known else f"{loss} has none"
+            raise UsageError(f"loss_options: no option of {loss} named '{name}'; {hint}")
+    for name, parameter in known.items():
+        if name not in given and parameter.default is parameter.empty:
+            raise UsageError(f"loss_options: {loss} must be given {name}, got {dict(given) or 'nothing'}")
+    return {name: _value(f"{loss} {name}", p, given.get(name, p.default)) for name, p in known.items()}
+
+
 def bind(config: TrialConfig, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    """The trial's loss as a function of (logits, truth)."""
-    function = LOSSES[config.loss]
-    named = set(inspect.signature(function).parameters) & {f.name for f in fields(config)} - {"weights"}
-    settings = {name: getattr(config, name) for name in named}
+    """The trial's loss as a function of (logits, truth). Raises UsageError where it cannot be loaded."""
+    if config.loss not in LOSSES:
+        raise UsageError(LOSSES.unknown(config.loss))
+    function, plugin = LOSSES[config.loss], LOSSES.plugin(config.loss)
+    settings = {name: getattr(config, name) for name in set(inspect.signature(function).parameters) & _SETTINGS}
+    settings |= config.loss_options
     weights = torch.tensor(config.class_weights, device=device)
-    return lambda logits, truth: function(logits, truth, weights, **settings)
+
+    def loss(logits: Tensor, truth: Tensor) -> Tensor:
+        value = function(logits, truth, weights, **settings)
+        if plugin and not (isinstance(value, Tensor) and value.shape == ()):
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise UsageError(
+                f"the loss '{config.loss}' of {plugin} must return one number, a tensor of shape (), got {got}"
+            )
+        return value
+
+    return loss
+
+
+def _value(what: str, parameter: inspect.Parameter, given: Any) -> Any:
+    """An option's value as it is hashed and kept."""
+    kind = _PLAIN.get(str(getattr(parameter.annotation, "__name__", parameter.annotation)))
+    if kind is None and type(parameter.default) in _PLAIN.values():
+        kind = type(parameter.default)
+    if kind is float and type(given) is int:
+        given = float(given)
+    if not _is_plain(given) or (kind and type(given) is not kind and given is not parameter.default):
+        rule = f"be of type {kind.__name__}" if kind else "be a number, a text or a list of them"
+        raise UsageError(f"loss_options: {what} must {rule}, got {given!r}")
+    return list(given) if isinstance(given, tuple) else given
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_is_plain(part) for part in value)
+    return value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))

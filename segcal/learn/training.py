@@ -33,6 +33,7 @@ class Training:
 
     @property
     def lr(self) -> float:
+        """The optimiser's learning rate now."""
         return float(self.optimiser.param_groups[0]["lr"])
 
     def weights(self) -> dict[str, np.ndarray]:

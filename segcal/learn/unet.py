@@ -83,12 +83,14 @@ class UNet(nn.Module):
         self.head = layers.conv(width, out_channels, kernel_size=1)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Logits (B, K, ...) of images (B, C, ...). Raises ValueError for sides that the levels cannot halve."""
         return self.finish(self.prefix(image))
 
     def prefix(self, image: Tensor) -> list[Tensor]:
         """What no dropout touches: the encoder's activations, outermost first, up to the first dropout.
 
-        Monte Carlo samples of one image share it. Without dropout it is the whole encoder.
+        Monte Carlo samples of one image share it. Without dropout it is the whole encoder. Raises ValueError for
+        sides that the levels cannot halve.
         """
         factor = 2 ** (len(self.encoder) - 1)
         sides = tuple(image.shape[-self.dims :])

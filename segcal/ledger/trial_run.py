@@ -61,7 +61,7 @@ class TrialRun:
             self._client.log_inputs(self.run_id, datasets=[dataset_of(config.task, manifest)])
         missing = {
             name: str(value)
-            for name, value in {**config.identity(), **_system(software)}.items()
+            for name, value in {**_settings(config), **_system(software)}.items()
             if name not in run.data.params
         }
         if missing:
@@ -96,7 +96,7 @@ class TrialRun:
             self._sweep.experiment_id,
             name=f"{self._config.label}-seed-{self._config.seed}",
             source_run_id=self.run_id,
-            params={name: str(value) for name, value in self._config.identity().items()},
+            params={name: str(value) for name, value in _settings(self._config).items()},
             tags={**self._tags, tag("epoch"): str(record.epoch), tag("weights_sha256"): digest},
             model_type="segcal-unet",
         )
@@ -202,6 +202,13 @@ def _ensure_model(client: MlflowClient, name: str, config: TrialConfig) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+
+
+def _settings(config: TrialConfig) -> dict[str, Any]:
+    """Every resolved field; the options of a plug-in's loss one by one, so that MLflow can sort and plot by them."""
+    settings = config.identity()
+    options = settings.pop("loss_options", {})
+    return settings | {f"loss_options.{name}": value for name, value in options.items()}
 
 
 def _system(software: Mapping[str, str]) -> dict[str, str]:

@@ -28,7 +28,7 @@ def nll(probs: np.ndarray, truth: np.ndarray) -> float:
     """Negative log-likelihood (Eq. 3): mean over voxels of -ln p(true class), in nats.
 
     probs (K, ...) sums to 1 over K; truth (...) integer classes. Probabilities are clipped at 1e-12. Accumulated in
-    float64. Empty input: NaN.
+    float64. Empty input: NaN. Raises ValueError where shapes do not match or truth holds a class beyond K.
 
     >>> round(nll(np.array([[0.5], [0.5]]), np.array([1])), 4)
     0.6931
@@ -41,7 +41,8 @@ def brier(probs: np.ndarray, truth: np.ndarray, normalise: Literal["sum", "mean"
     """Brier score (Eq. 4): mean over voxels of the squared distance to the one-hot truth.
 
     `sum` adds over the K classes (0..2), as the paper's tables must have done; `mean` divides by K, as Eq. 4 prints.
-    probs (K, ...), truth (...). Empty input: NaN.
+    probs (K, ...), truth (...). Empty input: NaN. Raises ValueError for shapes and classes as `nll`, and for another
+    `normalise`.
     """
     if normalise not in ("sum", "mean"):
         raise ValueError(f"normalise must be 'sum' or 'mean', got normalise={normalise!r}")
@@ -57,7 +58,8 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, n_bins: int = 10) -
     """Bins ((m-1)/M, m/M] of confidence, with mean confidence and accuracy in each (Eq. 5).
 
     confidence (...) in [0, 1], correct (...) bool. A float32 confidence is compared with float32 edges, so that 0.3
-    lies in (0.2, 0.3]; 0 belongs to the first bin and 1 to the last. Empty input: counts 0, ece and mce NaN.
+    lies in (0.2, 0.3]; 0 belongs to the first bin and 1 to the last. Empty input: counts 0, ece and mce NaN. Raises
+    ValueError where the shapes differ or n_bins is below 1.
     """
     return reliability_of_bins(*confidence_bins(confidence, correct, n_bins))
 
@@ -98,7 +100,8 @@ def reliability_of_bins(count: np.ndarray, confidence_sum: np.ndarray, correct_s
 def ece(probs: np.ndarray, truth: np.ndarray, n_bins: int = 10) -> float:
     """Expected calibration error of the top label (Eq. 5): mean over bins of |accuracy - confidence|, by voxels.
 
-    probs (K, ...), truth (...). Ties take the lowest class. Empty input: NaN.
+    probs (K, ...), truth (...). Ties take the lowest class. Empty input: NaN. Raises ValueError for shapes and
+    classes as `nll`, and for n_bins below 1.
     """
     _check(probs, truth)
     return reliability(probs.max(axis=0), probs.argmax(axis=0) == truth, n_bins).ece if truth.size else float("nan")
@@ -107,7 +110,8 @@ def ece(probs: np.ndarray, truth: np.ndarray, n_bins: int = 10) -> float:
 def ece_classwise(probs: np.ndarray, truth: np.ndarray, n_bins: int = 10) -> float:
     """Class-wise calibration error: Eq. 5 of each class's probability against its frequency, averaged over classes.
 
-    Also called static calibration error (Nixon et al. 2019). probs (K, ...), truth (...). Empty input: NaN.
+    Also called static calibration error (Nixon et al. 2019). probs (K, ...), truth (...). Empty input: NaN. Raises
+    ValueError as `ece`.
     """
     _check(probs, truth)
     if not truth.size:
@@ -117,7 +121,10 @@ def ece_classwise(probs: np.ndarray, truth: np.ndarray, n_bins: int = 10) -> flo
 
 
 def binned_error(bins: np.ndarray, voxels: int) -> np.ndarray:
-    """Eq. 5 of summed bins (..., n_bins, 3): voxels, sum of confidence, number correct; voxels: of all bins."""
+    """Eq. 5 of summed bins (..., n_bins, 3): voxels, sum of confidence, number correct; voxels: of all bins.
+
+    Without voxels: NaN.
+    """
     gaps: np.ndarray = np.abs(bins[..., 1] - bins[..., 2]).sum(axis=-1) / voxels
     return gaps
 

@@ -1,4 +1,4 @@
-"""All metrics of a case, for one prediction or every subset of a pool. A metric is one function and one line here.
+"""All metrics of a case, for one prediction or every subset of a pool, from slabs of probabilities.
 
 A column of scores is named metric@where: nll@box, ece@whole, dice@edema.
 """
@@ -8,117 +8,20 @@ __all__ = [
     "score_case",
 ]  # fmt: skip
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from segcal.measure.calibration import binned_error
-from segcal.measure.grid import FINE, GridSums, VoxelOrder, score_grid
+from segcal.measure.grid import GridSums, VoxelOrder, score_grid
+from segcal.measure.metric import metrics_of, region_values, structure_values
 from segcal.measure.regions import dilated_box
-from segcal.measure.surface import SurfaceDistances, TruthSurface, hd95_of, hd95_pooled
+from segcal.measure.sums import N_BINS, RegionSums, StructureSums, coarse
+from segcal.measure.surface import SurfaceDistances, TruthSurface
 from segcal.tasks import TaskSpec
 from segcal.volume import Case, Prediction
 
-N_BINS = 10
 REGIONS = ("box", "whole")
-
-
-@dataclass(frozen=True)
-class RegionSums:
-    """Sums over the voxels of a region, a row a subset; every calibration metric follows from them."""
-
-    voxels: int
-    nll: np.ndarray  # (S,)
-    nll_loose: np.ndarray
-    brier: np.ndarray
-    p_true: np.ndarray
-    clipped: np.ndarray
-    winners: np.ndarray  # (S, K, FINE, 3)
-    classwise: np.ndarray  # (S, K, FINE, 3)
-    variance: np.ndarray  # (S,), NaN where not asked for
-    entropy: np.ndarray
-    member_entropy: np.ndarray
-
-    @property
-    def top(self) -> np.ndarray:
-        """Bins of the most probable class's probability, (S, FINE, 3)."""
-        bins: np.ndarray = self.winners.sum(axis=1)
-        return bins
-
-
-def _ece(n_bins: int) -> Callable[[RegionSums], np.ndarray]:
-    return lambda r: binned_error(coarse(r.top, n_bins), r.voxels)
-
-
-REGION_METRICS: dict[str, Callable[[RegionSums], np.ndarray]] = {
-    "voxels": lambda r: np.full(r.nll.shape, float(r.voxels)),
-    "nll": lambda r: r.nll / r.voxels,
-    "brier": lambda r: r.brier / r.voxels,
-    "ece": _ece(N_BINS),
-    "ece15": _ece(15),
-    "ece20": _ece(20),
-    "ece30": _ece(30),
-    "ece_classwise": lambda r: binned_error(coarse(r.classwise, N_BINS), r.voxels).mean(axis=-1),
-    "accuracy": lambda r: r.top[..., 2].sum(axis=-1) / r.voxels,
-    "confidence": lambda r: r.top[..., 1].sum(axis=-1) / r.voxels,
-    "p_true": lambda r: r.p_true / r.voxels,
-    "clipped": lambda r: r.clipped,
-    "nll_loose": lambda r: r.nll_loose / r.voxels,
-    "variance": lambda r: r.variance / r.voxels,
-    "entropy": lambda r: r.entropy / r.voxels,
-    "member_entropy": lambda r: r.member_entropy / r.voxels,
-}
-
-
-@dataclass(frozen=True)
-class StructureSums:
-    """One structure in every subset's label map: sizes in voxels, and distances of the subsets that are `full`."""
-
-    truth: int
-    predicted: np.ndarray  # (S,)
-    common: np.ndarray  # (S,) voxels of both
-    entropy: np.ndarray  # (S,) sum of the binary entropy over the predicted segment
-    distances: tuple[SurfaceDistances | None, ...]  # (S,), None where not full, or absent in one or both
-    full: np.ndarray  # (S,) bool
-    diagonal_mm: float
-
-    @property
-    def absent(self) -> np.ndarray:
-        """In neither map: the tables leave it out, although its distance is 0 by convention."""
-        absent: np.ndarray = (self.predicted == 0) & (self.truth == 0)
-        return absent
-
-
-def _dice(s: StructureSums) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
-        value: np.ndarray = 2.0 * s.common / (s.predicted + s.truth)
-    return value
-
-
-def _entropy(s: StructureSums) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
-        value: np.ndarray = s.entropy / s.predicted
-    return value
-
-
-def _distance(rule: Callable[[SurfaceDistances], float], s: StructureSums) -> np.ndarray:
-    return np.array([np.nan if d is None else rule(d) for d in s.distances])
-
-
-def _worst(s: StructureSums) -> np.ndarray:
-    missed = s.full & ~s.absent & np.array([d is None for d in s.distances])
-    worst: np.ndarray = np.where(missed, s.diagonal_mm, _distance(hd95_of, s))
-    return worst
-
-
-STRUCTURE_METRICS: dict[str, Callable[[StructureSums], np.ndarray]] = {
-    "dice": _dice,
-    "entropy": _entropy,
-    "hd95": lambda s: _distance(hd95_of, s),
-    "hd95_pooled": lambda s: _distance(hd95_pooled, s),
-    "hd95_worst": _worst,
-}
 
 
 def column(metric: str, where: str) -> str:
@@ -127,15 +30,9 @@ def column(metric: str, where: str) -> str:
 
 
 def columns(task: TaskSpec) -> list[str]:
-    """Every metric of a case of this task."""
-    regions = [column(metric, region) for region in REGIONS for metric in REGION_METRICS]
-    return regions + [column(metric, name) for name in task.structures for metric in STRUCTURE_METRICS]
-
-
-def coarse(bins: np.ndarray, n_bins: int) -> np.ndarray:
-    """Fewer bins (..., n_bins, 3) out of the fine ones (..., FINE, 3); n_bins must divide FINE."""
-    united: np.ndarray = bins.reshape(*bins.shape[:-2], n_bins, FINE // n_bins, 3).sum(axis=-2)
-    return united
+    """Every metric of a case of this task, those of plug-ins too."""
+    regions = [column(metric, region) for region in REGIONS for metric in metrics_of("region")]
+    return regions + [column(metric, name) for name in task.structures for metric in metrics_of("structure")]
 
 
 @dataclass(frozen=True)
@@ -238,14 +135,14 @@ class CaseTally:
         metrics: dict[str, np.ndarray] = {}
         regions = {name: self._region(name) for name in REGIONS}
         for name, region in regions.items():
-            for metric, function in REGION_METRICS.items():
+            for metric in metrics_of("region"):
                 nothing = np.full(len(self.subsets), np.nan)
-                metrics[column(metric, name)] = function(region) if region.voxels else nothing
+                metrics[column(metric, name)] = region_values(metric, region) if region.voxels else nothing
         distances = self._distances()
         for label, structure in enumerate(self.task.structures, start=1):
             measured = self._structure(label, distances[label])
-            for metric, of in STRUCTURE_METRICS.items():
-                metrics[column(metric, structure)] = of(measured)
+            for metric in metrics_of("structure"):
+                metrics[column(metric, structure)] = structure_values(metric, measured)
         pooled = [regions[name] for name in REGIONS]
         return CaseScores(
             metrics,

@@ -88,7 +88,8 @@ def score_grid(
 
     probs (members, K, voxels) float32, sums to 1 over K. subsets: positions of members. labelled (S,) bool: subsets
     whose most probable classes (ties: the lowest) are returned, (labelled, voxels) uint8, in the voxels' own order.
-    decomposed (S,) bool: subsets whose members' variance and entropies are summed as well.
+    decomposed (S,) bool: subsets whose members' variance and entropies are summed as well. Raises ValueError for
+    probs of another type or shape and for members that are not there.
     """
     if probs.dtype != np.float32 or probs.ndim != 3 or probs.shape[2] != len(voxels.order):
         raise ValueError(f"probs must be float32 (members, K, {len(voxels.order)}), got {probs.dtype} {probs.shape}")

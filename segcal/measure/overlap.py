@@ -9,7 +9,7 @@ def dice(prediction: np.ndarray, truth: np.ndarray, label: int) -> float:
     """Dice coefficient of one label: 2 |A and B| / (|A| + |B|).
 
     prediction, truth (...) integer labels. Absent in both: NaN (excluded and counted by the tables); absent in one:
-    0. Empty input: NaN.
+    0. Empty input: NaN. Raises ValueError where the shapes differ.
 
     >>> dice(np.array([1, 1, 0]), np.array([1, 0, 0]), 1)
     0.6666666666666666

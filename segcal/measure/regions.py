@@ -13,8 +13,8 @@ def dilated_box(
     """Bounding box of all foreground of the truth, grown by margin_mm in-plane and margin_slices through-plane.
 
     truth (Z, Y, X) integer labels, 0 = background; spacing_mm (z, y, x). A margin that is no whole number of voxels
-    grows to the next one. The box is clipped to the volume. No foreground: an empty box. Only evaluation
-    may look at it.
+    grows to the next one. The box is clipped to the volume. No foreground: an empty box. Only evaluation may look at
+    it. Raises ValueError for a truth that is not 3-D and for a negative margin.
     """
     foreground = np.asarray(truth) != 0
     if foreground.ndim != 3:

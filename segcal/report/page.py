@@ -36,13 +36,13 @@ from segcal.report.tables import (
 # The order of the report: its sections, and the keys of the tables and the names of the figures in each
 ORDER: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Calibration and segmentation", ("box", "figure_2", "figure_1", "reliability", "whole", "volumes", "hd95",
-                                      "differences", "recipes")),
+                                      "differences", "recipes", "plugin_metrics", "plugin_differences")),
     ("Uncertainty of a segment", ("figure_3", "figure_3_cases", "figure_s8", "segments", "ood")),
     ("How many members", ("figure_s4", "curve", "members_dice", "members_ce")),
     ("Cases", ("methods", "confidence")),
     ("Sensitivity", ("sensitivity", "pooled")),
     ("Beside the paper", ("paper*",)),
-    ("Data and members", ("data", "members")),
+    ("Data and members", ("data", "members", "plugins")),
     ("Further", ("*",)),  # what is named nowhere above
 )  # fmt: skip
 

@@ -30,7 +30,11 @@ from segcal.sweep.plan import (
 )
 from segcal.trial import TrialConfig
 
-SEARCHABLE = RECIPE_FIELDS - {"epochs"}  # how long a candidate may take is the search's cost, not its question
+OPTION = "loss_options."  # of a plug-in's loss; a range of one is of floats, whole numbers are choices
+SEARCHABLE = RECIPE_FIELDS - {
+    "epochs",
+    "loss_options",
+}  # how long a candidate may take is the search's cost, not its question
 MOST_CORNERS = 4096
 DIGITS = 4  # of a number that is drawn: a recipe that people can read
 _TYPES = {name: kind for name, kind in get_type_hints(TrialConfig).items() if kind in (int, float)}
@@ -40,10 +44,10 @@ class Dimension(BaseModel):
     """What one setting may be: a number from low to high, in equal ratios with `log`; or one of the choices."""
 
     model_config = ConfigDict(extra="forbid")
-    low: float | None = None
-    high: float | None = None
-    log: bool = False
-    choices: list[Any] | None = None
+    low: float | None = None  # the least value
+    high: float | None = None  # the greatest value
+    log: bool = False  # drawn evenly in its logarithm
+    choices: list[Any] | None = None  # one of these, in the place of low and high
 
 
 class Search(BaseModel):
@@ -57,10 +61,10 @@ class Search(BaseModel):
     model_config = ConfigDict(extra="forbid")
     trials: Annotated[int, Field(ge=1)] = 40  # candidates, each with all seeds
     metric: Literal["val_dice"] = "val_dice"  # mean over structures of the validation cases; the higher the better
-    space: Annotated[dict[str, Dimension], Field(min_length=1)]
-    pruner: Literal["asha", "median", "none"] = "asha"
-    grace: Annotated[int, Field(ge=1)] = 5
-    reduction: Annotated[int, Field(ge=2)] = 3
+    space: Annotated[dict[str, Dimension], Field(min_length=1)]  # settings of the recipe, and what each may be
+    pruner: Literal["asha", "median", "none"] = "asha"  # the rule by which poor candidates end early
+    grace: Annotated[int, Field(ge=1)] = 5  # epochs before any is pruned
+    reduction: Annotated[int, Field(ge=2)] = 3  # of asha: the best 1/reduction go on
     seed: Annotated[int, Field(ge=0)] = 0  # of the draws
     startup: Annotated[int, Field(ge=1)] = 10  # candidates drawn at random before the sampler learns from them
 
@@ -77,13 +81,14 @@ class SearchPlan:
 
     @property
     def seeds(self) -> tuple[int, ...]:
+        """Seeds of every candidate."""
         return next(iter(self.plan.seeds.values()))
 
     def candidate(
         self, label: str, drawn: Mapping[str, Any], data_digest: str, class_voxels: Sequence[int]
     ) -> list[TrialConfig]:
         """The trials of a candidate, one a seed. Raises UsageError for a value that a trial cannot have."""
-        recipe = recipe_of(label, {**self.base, **drawn})
+        recipe = recipe_of(label, _with(self.base, drawn))
         plan = dataclasses.replace(self.plan, recipes={label: recipe}, seeds={label: self.seeds})
         return trials(plan, data_digest, class_voxels)
 
@@ -141,6 +146,13 @@ def is_whole(name: str) -> bool:
     return _TYPES.get(name) is int
 
 
+def _with(base: Mapping[str, Any], drawn: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with what was drawn in their place; loss_options.gamma is one of the loss's own options."""
+    options = {name.removeprefix(OPTION): value for name, value in drawn.items() if name.startswith(OPTION)}
+    settings = {**base, **{name: value for name, value in drawn.items() if not name.startswith(OPTION)}}
+    return {**settings, "loss_options": {**(base.get("loss_options") or {}), **options}} if options else settings
+
+
 def _base(sweep: SweepFile) -> dict[str, Any]:
     (recipe,) = sweep.recipes.values()
     return {**sweep.training, **settings_of(recipe)}
@@ -151,7 +163,7 @@ def _check_space(search: Search, path: str) -> None:
         where = f"{path}: search.space.{name}"
         if name == "epochs":
             raise UsageError(f"{where}: epochs must be the same for all candidates; set it in training")
-        if name not in SEARCHABLE:
+        if name not in SEARCHABLE and not name.startswith(OPTION):  # the corners tell an option that the loss has not
             raise UsageError(f"{path}: search.space: no setting named '{name}'; {nearest(name, SEARCHABLE)}")
         if dimension.choices is not None:
             _check_choices(dimension, where)
@@ -171,7 +183,7 @@ def _check_range(name: str, dimension: Dimension, where: str) -> None:
     low, high = dimension.low, dimension.high
     if low is None or high is None:
         raise UsageError(f"{where}: must have low and high, or choices, got {_given(dimension)}")
-    if name not in _TYPES:
+    if name not in _TYPES and not name.startswith(OPTION):
         raise UsageError(f"{where}: {name} is no number: it must have choices, got low {low:g} and high {high:g}")
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UsageError(f"{where}: low must be below high, got low {low:g} and high {high:g}")

@@ -48,6 +48,7 @@ class Candidate:
 
     @property
     def label(self) -> str:
+        """Its name in MLflow and on the terminal."""
         return f"candidate-{self.number:03d}"
 
     @property

@@ -102,6 +102,7 @@ class Storage:
 
     @property
     def most(self) -> float:
+        """Bytes at most, of checkpoints and database together."""
         return self.checkpoint_bytes.most + self.database_bytes.most
 
 

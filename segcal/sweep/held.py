@@ -5,7 +5,6 @@ __all__ = ["given_storage", "held_sweep", "records_id", "storage_root", "sweep_s
 import contextlib
 import hashlib
 import os
-import re
 import uuid
 from collections.abc import Callable, Iterator
 from urllib.parse import quote
@@ -14,7 +13,7 @@ from segcal.environment import home
 from segcal.errors import UsageError
 from segcal.journal.lease import Lease
 from segcal.journal.storage import Storage
-from segcal.ledger.location import sqlite_file
+from segcal.ledger.location import anonymous, sqlite_file
 
 
 def given_storage(named: str | None) -> str | None:
@@ -42,8 +41,7 @@ def storage_root(uri: str, given: str | None = None) -> str:
         return named.rstrip("/") if "://" in named else os.path.abspath(named)
     if path := sqlite_file(uri):
         return str(path.absolute().with_name(f"{path.stem}-trials"))
-    anonymous = re.sub(r"//[^/@]*@", "//", uri)  # a password is no part of a place
-    return str(home() / "trials" / hashlib.sha256(anonymous.encode()).hexdigest()[:12])
+    return str(home() / "trials" / hashlib.sha256(anonymous(uri).encode()).hexdigest()[:12])
 
 
 def sweep_storage(uri: str, experiment: str, given: str | None = None) -> Storage:

@@ -1,7 +1,7 @@
 """A sweep file, validated: which recipes, which seeds, with what resources; and the trials that follow from it."""
 
 __all__ = [
-    "RECIPE_FIELDS", "Plan", "SweepFile", "load_plan", "plan_of", "read_sweep", "recipe_of",
+    "RECIPE_FIELDS", "Plan", "Resources", "SweepFile", "load_plan", "plan_of", "read_sweep", "recipe_of",
     "settings_of", "sweep_file", "trials",
 ]  # fmt: skip
 
@@ -16,14 +16,17 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 import segcal
+from segcal.data.layouts import LAYOUTS
 from segcal.data.taskfile import load_task, read_yaml, validate
 from segcal.errors import UsageError, nearest
-from segcal.learn.losses import LOSSES, PAPER_CHOICE
+from segcal.learn.losses import LOSSES, options_of, silent_choice
 from segcal.tasks import TASKS, TaskSpec
 from segcal.trial import TrialConfig
 
 # What the task, the data or the sweep decides; every other field of a trial may stand in a recipe.
-_NOT_IN_RECIPES = {"task", "label", "data_digest", "in_channels", "n_classes", "dims", "seed", "class_weights"}
+_NOT_IN_RECIPES = {
+    "task", "label", "data_digest", "in_channels", "n_classes", "dims", "seed", "class_weights", "plugins",
+}  # fmt: skip
 RECIPE_FIELDS = {field.name for field in fields(TrialConfig)} - _NOT_IN_RECIPES
 
 
@@ -31,9 +34,9 @@ class Resources(BaseModel):
     """What one trial takes; GPUs count only where the machine has some. custom: names that a cluster's nodes have."""
 
     model_config = ConfigDict(extra="forbid")
-    cpus: Annotated[float, Field(gt=0)] = 1
-    gpus: Annotated[float, Field(ge=0)] = 0.25
-    custom: dict[str, Annotated[float, Field(gt=0)]] = {}
+    cpus: Annotated[float, Field(gt=0)] = 1  # cores
+    gpus: Annotated[float, Field(ge=0)] = 0.25  # GPUs, or a share of one; of no meaning where there is none
+    custom: dict[str, Annotated[float, Field(gt=0)]] = {}  # resources that a cluster's nodes were started with
 
 
 class SweepFile(BaseModel):
@@ -44,15 +47,15 @@ class SweepFile(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid")
-    task: str = "brain"
-    experiment: Annotated[str, Field(min_length=1)] = "calib"
-    task_fields: dict[str, Any] = {}
-    seeds: int | list[int] = 5
-    training: dict[str, Any] = {}
-    recipes: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
-    resources: Resources = Resources()
-    search: dict[str, Any] | None = None
-    scales: dict[str, dict[str, Any]] = {}
+    task: str = "brain"  # a built-in task or a task file
+    experiment: Annotated[str, Field(min_length=1)] = "calib"  # of MLflow
+    task_fields: dict[str, Any] = {}  # fields of the task that are other than its own
+    seeds: int | list[int] = 5  # how many, from 0, or which; a recipe may have its own
+    training: dict[str, Any] = {}  # settings of all recipes
+    recipes: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]  # each with settings of its own
+    resources: Resources = Resources()  # that one trial takes
+    search: dict[str, Any] | None = None  # makes it a file for `segcal search`
+    scales: dict[str, dict[str, Any]] = {}  # keys that `--scale NAME` puts in the place of those above
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Plan:
     seeds: dict[str, tuple[int, ...]]  # of each recipe
     recipes: dict[str, dict[str, Any]]
     resources: Resources
+    plugins: tuple[str, ...] = ()  # packages that the task and the layout of its data come from, name==version
 
     def as_yaml(self) -> str:
         """The resolved plan, for the record."""
@@ -120,13 +124,15 @@ def read_sweep(
 
 def plan_of(sweep: SweepFile, scale: str) -> Plan:
     """The plan of a file's content. Raises UsageError for an unknown name."""
+    task = load_task(sweep.task, sweep.task_fields)
     return Plan(
         experiment=sweep.experiment,
-        task=load_task(sweep.task, sweep.task_fields),
+        task=task,
         scale=scale,
         seeds={label: _seeds(fields_.get("seeds", sweep.seeds)) for label, fields_ in sweep.recipes.items()},
         recipes={label: recipe_of(label, {**sweep.training, **settings_of(f)}) for label, f in sweep.recipes.items()},
         resources=sweep.resources,
+        plugins=TASKS.origin(sweep.task) + LAYOUTS.origin(task.layout),
     )
 
 
@@ -146,6 +152,7 @@ def trials(plan: Plan, data_digest: str, class_voxels: Sequence[int]) -> list[Tr
                 "n_classes": plan.task.n_classes,
                 "dims": plan.task.dims,
                 "class_weights": class_weights(recipe["weights"], plan.task, class_voxels),
+                "plugins": tuple(sorted({*plan.plugins, *LOSSES.origin(recipe["loss"])})),
                 "seed": seed,
             }
             config = validate(TypeAdapter(TrialConfig), resolved, f"recipe {label}")
@@ -169,17 +176,17 @@ def class_weights(rule: str, task: TaskSpec, class_voxels: Sequence[int]) -> tup
 
 
 def sweep_file(task: str, verb: str = "sweep") -> Path:
-    """sweeps/<task>.yaml here or beside the package; sweeps/default.yaml for a user's own task.
+    """sweeps/<task>.yaml here or in the package; sweeps/default.yaml for a user's own task.
 
     That of a search is sweeps/<task>-search.yaml.
     """
-    name = f"{task if task in TASKS else 'default'}{'-search' if verb == 'search' else ''}.yaml"
+    name = f"{task if task in TASKS.built_in else 'default'}{'-search' if verb == 'search' else ''}.yaml"
     if task not in TASKS and not task.endswith((".yaml", ".yml")):
         load_task(task)  # raises with the names that are known
-    for folder in (Path.cwd(), Path(segcal.__file__).parent.parent):
+    for folder in (Path.cwd(), Path(segcal.__file__).parent):
         if (folder / "sweeps" / name).exists():
             return folder / "sweeps" / name
-    raise UsageError(f"no {verb} file sweeps/{name} here or beside the package; name one: segcal {verb} FILE")
+    raise UsageError(f"no {verb} file sweeps/{name} here or in the package; name one: segcal {verb} FILE")
 
 
 def settings_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,14 +195,26 @@ def settings_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recipe_of(label: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe with the paper's choices for its loss where it is silent."""
+    """A recipe with the paper's choices for its loss, or the plug-in's, where it is silent."""
     for key in given:
         if key not in RECIPE_FIELDS:
             raise UsageError(f"recipe {label}: no key named '{key}'; {nearest(key, RECIPE_FIELDS)}")
     loss = given.get("loss")
-    if loss not in LOSSES:
-        raise UsageError(f"recipe {label}: no loss named '{loss}'; {nearest(str(loss), LOSSES)}")
-    return {"weights": "none", **PAPER_CHOICE.get(str(loss), {}), **given}
+    if not isinstance(loss, str) or loss not in LOSSES:
+        raise UsageError(f"recipe {label}: {LOSSES.unknown(str(loss))}")
+    silent = {key: value for key, value in silent_choice(loss).items() if key in RECIPE_FIELDS}
+    options = _options(label, loss, given.get("loss_options") or {})
+    said = {key: value for key, value in given.items() if key != "loss_options"}
+    return {**silent, **said, **({"loss_options": options} if options else {})}
+
+
+def _options(label: str, loss: str, given: Any) -> dict[str, Any]:
+    if not isinstance(given, Mapping):
+        raise UsageError(f"recipe {label}: loss_options must be a mapping such as {{gamma: 2}}, got {given!r}")
+    try:
+        return options_of(loss, given)
+    except UsageError as error:
+        raise UsageError(f"recipe {label}: {error}") from None
 
 
 def _check_trial(config: TrialConfig) -> None:

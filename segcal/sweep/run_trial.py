@@ -22,6 +22,7 @@ from segcal.learn.fold import folded
 from segcal.learn.predict import sampling, segment
 from segcal.learn.unet import UNet
 from segcal.measure.overlap import dice
+from segcal.plugins import check_installed
 from segcal.records import EpochRecord
 from segcal.sweep.share_data import obtain
 from segcal.sweep.stopping import Pruned, Stopped, StopRequest
@@ -73,10 +74,12 @@ def run_trial(assignment: Assignment, report: Callable[[EpochRecord], None] = la
 def train(assignment: Assignment) -> Iterator[EpochRecord]:
     """Every epoch of a trial: those that are on record, then those it still takes. It is finished when they end.
 
-    Leave it early and it is stopped: the next attempt goes on from there. Raises Stopped where the sweep asks for that.
+    Leave it early and it is stopped: the next attempt goes on from there. Raises Stopped where the sweep asks for that,
+    and PluginMismatch, before anything is put on record, where this machine has not the plug-ins of the config.
     Pruned that is thrown into it ends it so; it may be gone on with all the same.
     """
     config = assignment.config
+    check_installed(config.plugins)
     torch.set_num_threads(assignment.threads)
     device = trial_device(assignment.gpus)
     journal = TrialJournal(trial_storage(assignment.storage, config.key))

@@ -32,9 +32,11 @@ class Tally:
 
     @property
     def elapsed_s(self) -> float:
+        """Seconds since the first trial began."""
         return self._clock() - self.started
 
     def began(self, key: str) -> None:
+        """A trial runs."""
         if not self.at_once:
             self.started = self._clock()
         self._running.add(key)
@@ -51,6 +53,7 @@ class Tally:
         )  # fmt: skip
 
     def ended(self, key: str, how: str, epoch: int = 0, best_dice: float = math.nan) -> None:
+        """A trial runs no longer; how: finished, failed, stopped, died, or again (from its beginning)."""
         self._running.discard(key)
         if how == "again":  # from the beginning
             self._put(key, state="waiting", epochs=0, best_dice=None, last_dice=None, epoch_s=None)

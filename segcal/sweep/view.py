@@ -55,6 +55,8 @@ class LinesView:
         if how == "died":
             self._line(key, "its process died; it goes on from its last checkpoint")
             return
+        if how == "stopped":  # to go on another day
+            return
         self._ended.add(key)
         if how == "failed":
             self._line(key, f"FAILED, {why}")

@@ -118,6 +118,18 @@ def test_a_trial_is_a_nested_run_with_params_metrics_data_and_its_log(store, beg
     assert Path(log).read_text() == "all of it\n"
 
 
+def test_options_of_a_plug_ins_loss_are_parameters_one_by_one(store, begin):
+    plain = set(store.get_run(begin().run_id).data.params)
+    changes = {"loss": "focal", "loss_options": {"gamma": 2.0}, "plugins": ("segcal-focal==0.1.0",)}
+    run = begin(**changes)
+    run.checkpoint(told(0.4)[0], *packed(1))
+    params = store.get_run(run.run_id).data.params
+    assert set(params) - plain == {"loss_options.gamma", "plugins"}  # a trial without plug-ins has none of them
+    assert (params["loss_options.gamma"], params["plugins"]) == ("2.0", "('segcal-focal==0.1.0',)")
+    (model,) = store.search_logged_models([begin.sweep.experiment_id], f"source_run_id = '{run.run_id}'")
+    assert model.params["loss_options.gamma"] == "2.0"
+
+
 def test_every_checkpoint_is_a_ready_model_with_its_metrics(store, begin):
     run = begin()
     whole_trial(run)

@@ -85,8 +85,11 @@ def test_why_a_step_is_not_captured_is_said_once(watched):
     assert said == ["ce seed 0: a step is plain: batches differ"]
 
 
-def test_a_stopped_trial_is_no_line(watched):
-    view, _, said = watched
+def test_a_stopped_trial_is_no_line_and_not_done(watched):
+    view, clock, said = watched
     view.began("a")
     view.ended("a", "stopped", epoch=2)
     assert said == []
+    clock.now += 6
+    view.epoch("b", 3, 0.5, "plain")
+    assert said[0].startswith("[0/2 trials] dice seed 1: epoch 3/10")

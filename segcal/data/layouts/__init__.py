@@ -1,20 +1,24 @@
 """How cohorts lie on disk. A layout is one file that answers: which cases, which files, which split; and one line here.
 
-Reading, checking and preparing are shared by all.
+Reading, checking and preparing are shared by all, those of plug-ins too.
 """
 
 __all__ = ["LAYOUTS", "Layout", "find_cases", "recognise"]
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from segcal.data.case_files import Found
 from segcal.data.faults import DataFault, MissingCase
 from segcal.data.layouts import acdc, brats, csv_table, msd, nnunet, promise12, prostatex
-from segcal.errors import UsageError, nearest
+from segcal.errors import BadData, SegcalError, UsageError, nearest
+from segcal.plugins import Extensions
 from segcal.tasks import TASKS, TaskSpec
 
+log = logging.getLogger(__name__)
 TABLES = (".csv", ".json")  # faults of these concern every case
 
 
@@ -28,7 +32,14 @@ class Layout:
     channels: tuple[str, ...] = ()  # the names of its images, where the layout fixes them
 
 
-LAYOUTS: dict[str, Layout] = {
+def _accept(name: str, given: Any) -> Layout:
+    """A plug-in's layout."""
+    if not isinstance(given, Layout):
+        raise ValueError(f"a layout must be a segcal.data.layouts.Layout, got {type(given).__name__}")
+    return given
+
+
+_BUILT_IN = {
     "brats": Layout(brats.find, brats.recognise, lambda root: TASKS["brain"], brats.CHANNELS),
     "acdc": Layout(acdc.find, acdc.recognise, lambda root: TASKS["heart"], (acdc.CHANNEL,)),
     "prostatex": Layout(prostatex.find, prostatex.recognise, lambda root: TASKS["prostate"], (prostatex.CHANNEL,)),
@@ -38,12 +49,24 @@ LAYOUTS: dict[str, Layout] = {
     "csv": Layout(csv_table.find, csv_table.recognise, None),
 }
 
+LAYOUTS: Extensions[Layout] = Extensions("layouts", "layout", _BUILT_IN, _accept)
+
 
 def recognise(root: Path) -> str | None:
-    """The layout that a folder looks like, or None."""
+    """The layout that a folder looks like, or None. Those of plug-ins are asked last."""
     if not root.is_dir():
         return None
-    return next((name for name, layout in LAYOUTS.items() if layout.recognise(root)), None)
+    return next((name for name in LAYOUTS if _looks_like(name, root)), None)
+
+
+def _looks_like(name: str, root: Path) -> bool:
+    try:
+        return bool(LAYOUTS[name].recognise(root))
+    except Exception as error:
+        if name in LAYOUTS.built_in:
+            raise
+        log.warning("%s: the layout '%s' of a plug-in was not asked: %s: %s", root, name, type(error).__name__, error)
+        return False
 
 
 def find_cases(root: Path, task: TaskSpec) -> Found:
@@ -60,7 +83,7 @@ def find_cases(root: Path, task: TaskSpec) -> Found:
         if layout.channels and name not in layout.channels:
             hint = nearest(name, layout.channels)
             raise UsageError(f"task {task.name}: the {task.layout} layout has no channel named '{name}'; {hint}")
-    found = layout.find(root, task)
+    found = _found(task.layout, root, task)
     if not found.cases and not found.faults:
         other = recognise(root)
         named = other if other and other != task.layout else ""
@@ -78,3 +101,18 @@ def find_cases(root: Path, task: TaskSpec) -> Found:
     ]
     kept = [fault for fault in found.faults if fault.case_id in task.ids]
     return Found([case for case in found.cases if case.case_id in task.ids], kept + absent)
+
+
+def _found(name: str, root: Path, task: TaskSpec) -> Found:
+    """What the layout finds. Raises BadData, in one line, for what a plug-in's own code raises."""
+    try:
+        found = LAYOUTS[name].find(root, task)
+        if not isinstance(found, Found):
+            raise TypeError(f"find must return a segcal.data.case_files.Found, got {type(found).__name__}")
+    except (SegcalError, OSError):
+        raise
+    except Exception as error:
+        if (plugin := LAYOUTS.plugin(name)) is None:
+            raise
+        raise BadData(f"{root}: the layout '{name}' of {plugin}: {type(error).__name__}: {error}") from error
+    return found

@@ -4,10 +4,12 @@ The way in for a user's own data: any number of channels and labels. Both versio
 (`channel_names` and labels by name; `modality` and labels by number). Test images count where their labels are there.
 """
 
-__all__ = ["find", "read_dataset", "recognise", "task"]
+__all__ = ["Dataset", "find", "read_dataset", "recognise", "task", "write_case", "write_dataset"]
 
+import json
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +19,11 @@ from segcal.data.case_files import CaseFiles, Found, ImageFile
 from segcal.data.faults import BadInfo, DataFault, DoubledCase, MissingCase, MissingChannel
 from segcal.data.layouts.listing import files, read_json, stem, whole_number
 from segcal.data.orient import orient
+from segcal.data.voxels.nifti import write_nifti
 from segcal.data.voxels.read import read_image
 from segcal.errors import UsageError, nearest
 from segcal.tasks import TaskSpec
+from segcal.volume import Volume
 
 DATASET = "dataset.json"
 PARTS = ("imagesTr", "imagesTs")
@@ -57,7 +61,7 @@ def read_dataset(root: Path) -> Dataset:
     channels = tuple(numbered[number] for number in range(len(named)))
     if len(set(channels)) < len(channels):
         raise BadInfo(DATASET, "channel names must differ", ", ".join(channels), "rename them")
-    return Dataset(_SAFE.sub("-", root.name).strip("-").lower(), channels, content.get("labels"))
+    return Dataset(_SAFE.sub("-", root.resolve().name).strip("-").lower(), channels, content.get("labels"))
 
 
 def task(root: Path, layout: str = "nnunet") -> TaskSpec:
@@ -118,6 +122,26 @@ def find(root: Path, task: TaskSpec) -> Found:
         if part == "Tr":
             _images_without_labels(found, images, seen)
     return found
+
+
+def write_dataset(root: Path, channels: Sequence[str], structures: Sequence[str], training_cases: int) -> None:
+    """Write dataset.json (version 2): channels numbered from 0, structures from 1."""
+    labels = {"background": 0} | {name: value for value, name in enumerate(structures, start=1)}
+    numbered = {str(number): name for number, name in enumerate(channels)}
+    content = {
+        "channel_names": numbered, "labels": labels, "numTraining": training_cases, "file_ending": ".nii.gz",
+    }  # fmt: skip
+    (root / DATASET).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def write_case(root: Path, case_id: str, channels: Mapping[str, Volume], label: Volume | None) -> None:
+    """Write a case to imagesTr and labelsTr, one without a label to imagesTs alone; images as int16."""
+    part = "Ts" if label is None else "Tr"
+    for number, volume in enumerate(channels.values()):
+        voxels = Volume(np.rint(volume.array).astype(np.int16), volume.spacing_mm, volume.affine)
+        write_nifti(root / f"images{part}" / f"{case_id}_{number:04d}.nii.gz", voxels)
+    if label is not None:
+        write_nifti(root / "labelsTr" / f"{case_id}.nii.gz", label)
 
 
 def _numbers(dataset: Dataset, task: TaskSpec) -> dict[str, str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segcal.data.parallel import in_parallel
+from segcal.data.phantom.as_nnunet import NEW_CASES, nnunet_writer
 from segcal.data.phantom.write import write_brain, write_heart, write_promise12, write_prostatex
 from segcal.errors import UsageError, nearest
 from segcal.progress import Progress, silent
@@ -52,17 +53,19 @@ EMBEDDED: dict[str, EmbeddedCohort] = {
 
 def write_cohort(
     task: str, out: Path, cases: int | None = None, size: int | None = None, seed: int = SEED,
-    progress: Progress = silent,
+    progress: Progress = silent, layout: str | None = None,
 ) -> int:  # fmt: skip
     """Write a task's embedded cohort into a new folder, which appears when it is complete; returns how many cases.
 
-    size: in-plane voxels of a field of view that is always the same. Raises UsageError for an unknown task, fewer
-    than 4 cases, a size below 32, or a folder that is there already.
+    size: in-plane voxels of a field of view that is always the same. layout: nnunet, or None for the layout that the
+    real cohort has. Raises UsageError for an unknown task or layout, fewer cases than three splits (and two new
+    images of nnunet) need, a size below 32, or a folder that is there already.
     """
-    cohort = _cohort(task)
+    cohort = _in_layout(_cohort(task), task, layout)
     cases, size = CASES if cases is None else cases, cohort.size if size is None else size
-    if cases < 4:
-        raise UsageError(f"cases must be at least 4 (train, val and test), got cases={cases}")
+    fewest, why = (4, "train, val and test") if layout is None else (4 + NEW_CASES, "train, val, test and new images")
+    if cases < fewest:
+        raise UsageError(f"cases must be at least {fewest} ({why}), got cases={cases}")
     if size < 32:
         raise UsageError(f"size must be at least 32 voxels, got size={size}")
     if out.exists():
@@ -95,6 +98,13 @@ def embedded_cohort(task: str, home: Path, progress: Progress = silent) -> tuple
         if not folder.exists():
             write_cohort(task, folder, progress=progress)
     return cohort.data(folder), cohort.ood(folder)
+
+
+def _in_layout(cohort: EmbeddedCohort, task: str, layout: str | None) -> EmbeddedCohort:
+    """The cohort as it is written in a layout; nnunet has no out-of-distribution cohort beside it."""
+    if layout not in (None, "nnunet"):
+        raise UsageError(f"generated data are written as nnunet, or as the task's own layout, got '{layout}'")
+    return EmbeddedCohort(cohort.name, cohort.size, nnunet_writer(cohort.write, task)) if layout else cohort
 
 
 def _cohort(task: str) -> EmbeddedCohort:

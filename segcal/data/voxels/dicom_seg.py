@@ -1,4 +1,4 @@
-"""DICOM segmentations, through highdicom: `pip install segcal[dicom-seg]`."""
+"""DICOM segmentations, through highdicom: `pip install "segcal[dicom-seg]"`."""
 
 __all__ = ["read_segmentation"]
 
@@ -10,20 +10,16 @@ import numpy as np
 from segcal.data.faults import DataFault, Truncated, Unreadable
 from segcal.data.voxels.raw import Raw
 from segcal.data.voxels.streams import AGAIN, check_size
-from segcal.errors import UsageError
+from segcal.errors import needs
 
 
 def read_segmentation(path: Path, case_id: str) -> Raw:
     """Segment numbers of a DICOM-SEG file on a grid that holds all its frames; 0 where no segment lies.
 
-    Raises UsageError where highdicom is not installed.
+    Raises MissingExtra where highdicom is not installed.
     """
-    try:
+    with needs("dicom-seg", f"{path.name}, a DICOM segmentation,"):
         import highdicom
-    except ImportError:
-        raise UsageError(
-            f"{path.name} is a DICOM segmentation, got no highdicom to read it; pip install 'segcal[dicom-seg]'"
-        ) from None
     try:
         segmentation = highdicom.seg.segread(path)
         _check_length(segmentation, path, case_id)

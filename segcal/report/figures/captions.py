@@ -17,6 +17,7 @@ METHODS = {"brain": "Figure S1.", "heart": "Figure S2.", "prostate": "Figure S3.
 
 
 def figure_1(report: Report) -> str:
+    """Calibration and out-of-distribution detection, case by case."""
     views = _views(report, "figure_1")
     domains = {view.domain for view in views}
     rows = "Each row is a test case."
@@ -32,6 +33,7 @@ def figure_1(report: Report) -> str:
 
 
 def figure_2(report: Report) -> str:
+    """NLL and Dice against the number of members."""
     return (
         f"Figure 2. Calibration and segmentation against the number of models M in the ensemble, {report.task}: NLL "
         "in the box and Dice (mean of the structures), a line a recipe, mean over draws. In the paper the NLL "
@@ -41,6 +43,7 @@ def figure_2(report: Report) -> str:
 
 
 def figure_3(report: Report) -> str:
+    """H(S) against Dice, Dice loss."""
     targets = any(point.domain == "target" for scatter in report.scatters for point in scatter.points)
     domains = (
         " Markers tell the source domain (filled circles) from the target domain (crosses), dashed and dotted lines "
@@ -58,6 +61,7 @@ def figure_3(report: Report) -> str:
 
 
 def figure_3_cases(report: Report) -> str:
+    """The cases marked in figure 3."""
     views = _views(report, "figure_3")
     return (
         "Figure 3, continued. Cases marked in the scatter plot: slices of a patient a row, with the overlaid "
@@ -68,6 +72,7 @@ def figure_3_cases(report: Report) -> str:
 
 
 def figure_s4(report: Report) -> str:
+    """The curves of figure 2 with intervals."""
     return (
         f"Figure S4. The curves of Figure 2 with intervals, {report.task}: NLL in the box and over the whole volume, "
         "and Dice, against the number of models M in the ensemble. Line: mean over draws. Band: 2.5th to 97.5th "
@@ -77,6 +82,7 @@ def figure_s4(report: Report) -> str:
 
 
 def figure_s8(report: Report) -> str:
+    """H(S) against Dice, cross-entropy."""
     return (
         f"Figure S8. Uncertainty of a segment, {report.task}, {_what(report, 'cross_entropy')} trained with cross "
         "entropy: mean entropy H(S) over each predicted segment against the logit of its Dice, with the least-squares "
@@ -85,6 +91,7 @@ def figure_s8(report: Report) -> str:
 
 
 def methods(report: Report) -> str:
+    """Maps and reliability diagrams of every method on one case."""
     return (
         f"{METHODS.get(report.task, 'Figure S1-S3 style.')} Quality of the uncertainty estimates of the methods, "
         f"{report.task}. Above: image with the boundary of the truth (white line), and overlaid with the class "
@@ -95,14 +102,17 @@ def methods(report: Report) -> str:
 
 
 def members_dice(report: Report) -> str:
+    """Maps against the number of members, Dice loss."""
     return _members(report, "Figure S5.", "members_dice", "Dice loss")
 
 
 def members_ce(report: Report) -> str:
+    """Maps against the number of members, cross-entropy."""
     return _members(report, "Figure S6.", "members_ce", "cross entropy")
 
 
 def confidence(report: Report) -> str:
+    """From the most to the least confident case."""
     return (
         f"Figure S7. Examples from the most to the least confident, {report.task}: image with the boundary of the "
         f"truth (white line), the overlaid class probability ({MASKED}), and the histogram of the probabilities of "
@@ -111,6 +121,7 @@ def confidence(report: Report) -> str:
 
 
 def reliability(report: Report) -> str:
+    """Reliability diagrams of all test patients pooled."""
     return (
         f"Reliability in the box, {report.task}, voxels of all test patients pooled. Above: accuracy (bars) against "
         "confidence; the gap between the two is hatched in red where the method is over-confident, and dotted in green "

@@ -59,6 +59,11 @@ def test_the_grid_is_that_of_axial_slices_however_the_file_is_stored(tmp_path):
     assert (task.spacing_mm, task.crop) == ((None, 1.0, 1.0), (32, 32))
 
 
+def test_the_folder_that_one_stands_in_has_its_own_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(write(tmp_path / "Dataset007_Mine", cases=3))
+    assert load_task(".").name == "dataset007-mine"
+
+
 def test_the_suggested_crop_is_no_larger_than_the_image(tmp_path):
     """Headers hold 2.4000001 mm."""
     write(tmp_path, cases=1)

@@ -89,17 +89,17 @@ def test_a_folder_is_recognised_as_what_it_is(cohorts, tmp_path):
     assert recognise(cohorts["brats"]) == "brats"
     assert recognise(tmp_path) is None
     assert recognise(tmp_path / "absent") is None
-    assert set(LAYOUTS) == {"brats", "acdc", "prostatex", "promise12", "msd", "nnunet", "csv"}
+    assert set(LAYOUTS.built_in) == {"brats", "acdc", "prostatex", "promise12", "msd", "nnunet", "csv"}
 
 
-@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+@pytest.mark.parametrize("layout", sorted(LAYOUTS.built_in))
 @pytest.mark.parametrize("folder", ["brats", "nnunet", "empty"])
 def test_no_layout_finds_cases_in_a_folder_of_another(cohorts, tmp_path, layout, folder):
     if layout == folder or (layout, folder) == ("msd", "nnunet"):  # both have imagesTr; its files are called otherwise
         return
     task = replace(TASKS["brain"], layout=layout, ids=())
-    if layout in ("acdc", "prostatex", "promise12"):
-        task = replace(task, channels=("cine",) if layout == "acdc" else ("t2",))
+    if known := LAYOUTS[layout].channels:
+        task = replace(task, channels=known[:1])
     root = tmp_path if folder == "empty" else cohorts[folder]
     found = find_cases(root, task)
     assert not found.cases
