@@ -30,14 +30,16 @@ from segcal.learn.allocator import handed_on
 def ray_cluster(say: Callable[[str], None], address: str | None = None) -> Iterator[None]:
     """Ray within the block: the cluster at `address` or $RAY_ADDRESS, which gets this code; else one of this machine.
 
-    A Ray that runs in this process already is used as it is. Raises SegcalError where a cluster does not answer.
+    A Ray that runs in this process already is used as it is. Raises SegcalError where a cluster does not answer, and
+    where Ray cannot go on in the block, such as on a machine without memory.
     """
     import ray  # takes seconds
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a process that died is told in one line, by the views
 
     if ray.is_initialized():
-        yield
+        with _told_in_a_line():
+            yield
         return
     address = address or os.environ.get("RAY_ADDRESS")
     say(f"joining Ray at {address}" if address else "starting Ray")
@@ -52,14 +54,37 @@ def ray_cluster(say: Callable[[str], None], address: str | None = None) -> Itera
                     **({"runtime_env": _code()} if address else own),
                 )
         except Exception as error:  # ConnectionError, RuntimeError, AuthenticationError, ...
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             where = f"answer at {address}" if address else "start here"
             remedy = "see its address and RAY_AUTH_TOKEN_PATH" if address else "see the free memory and disk"
-            raise SegcalError(f"Ray must {where}, got: {reason}; {remedy}") from None
+            raise SegcalError(f"Ray must {where}, got: {_first_line(error)}; {remedy}") from None
         try:
-            yield
+            with _told_in_a_line():
+                yield
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _told_in_a_line() -> Iterator[None]:
+    """Processes that Ray lost and cannot do without, as a SegcalError. What a task itself raised stays what it is."""
+    from ray.exceptions import RayError, RayTaskError
+
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error  # Tune wraps what happened into a RuntimeError
+        while cause is not None and not isinstance(cause, RayError):
+            cause = cause.__cause__
+        if cause is None or isinstance(cause, RayTaskError) or isinstance(error, SegcalError):
+            raise
+        raise SegcalError(
+            f"Ray must keep its processes, got: {_first_line(cause)}; what was done is kept: free some memory, or run "
+            "fewer at a time (resources.cpus), and call the same command again"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 @contextlib.contextmanager

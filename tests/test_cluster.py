@@ -63,3 +63,38 @@ def test_a_ray_that_does_not_start_is_one_line_and_leaves_nothing(monkeypatch, a
     assert str(caught.value) == message
     assert said == [f"joining Ray at {address}" if address else "starting Ray"]
     assert not any(folder and Path(folder).exists() for folder in folders)
+
+
+def lost_by_ray():
+    from ray.exceptions import OutOfMemoryError
+
+    raise RuntimeError("the actor manager's own words") from OutOfMemoryError(
+        "1 worker(s) were killed\nand a page more"
+    )
+
+
+def raised_by_a_task():
+    from ray.exceptions import RayTaskError
+
+    raise RayTaskError("score", "Traceback", ValueError("a defect"))
+
+
+@pytest.mark.parametrize(
+    ("happens", "error", "message"),
+    [
+        (
+            lost_by_ray,
+            SegcalError,
+            r"keep its processes, got: 1 worker\(s\) were killed; what was done is kept",
+        ),
+        (raised_by_a_task, Exception, "Traceback"),
+    ],
+)
+def test_processes_that_ray_loses_are_one_line_and_a_defect_is_not(monkeypatch, happens, error, message):
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    with pytest.raises(error, match=message) as raised, ray_cluster(lambda line: None):
+        happens()
+    assert isinstance(raised.value, SegcalError) == (happens is lost_by_ray)
+    assert "\n" not in str(raised.value) or happens is raised_by_a_task
