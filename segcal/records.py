@@ -63,6 +63,7 @@ class Method:
 
     @property
     def title(self) -> str:
+        """The row's title: its recipe's label, how it was sampled, and how many members."""
         sampled = f"{self.label}, MC dropout" if self.mc_samples else self.label
         return sampled if self.size == 1 else f"{sampled}, ensemble of {self.size}"
 

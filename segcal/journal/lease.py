@@ -37,6 +37,7 @@ class Holder:
 
     @property
     def told(self) -> str:
+        """For people: which process, whose, where and since when."""
         return f"process {self.pid} of {self.user} on {self.host}, since {self.since}"
 
 

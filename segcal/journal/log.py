@@ -25,6 +25,7 @@ class TrialLog(io.TextIOBase):
         self.write(before)
 
     def write(self, text: str) -> int:
+        """Keep a text, as a stream does; the middle of what is too long is left out. Returns its length."""
         room = HEAD - len(self._head)
         self._head += text[:room]
         rest = text[room:]
@@ -44,6 +45,7 @@ class TrialLog(io.TextIOBase):
 
     @property
     def text(self) -> str:
+        """What was kept, and how much was left out."""
         middle = f"\n... {self._left_out} characters left out ...\n" if self._left_out else ""
         return self._head + middle + "".join(self._tail)
 

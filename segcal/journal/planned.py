@@ -22,6 +22,7 @@ class PlannedTrial:
 
     @property
     def name(self) -> str:
+        """For people: its recipe and its seed."""
         return f"{self.label} seed {self.seed}"
 
 

@@ -40,6 +40,7 @@ class Line:
 
 
 def line_of(record: EpochRecord, time_ms: int) -> Line:
+    """An epoch as a line of the spool; time_ms: since 1970, when it ended."""
     return Line(
         record.epoch, time_ms, record.train_loss, record.val_dice, tuple(record.val_dice_by_structure), record.lr,
         record.seconds, record.step,

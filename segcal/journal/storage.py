@@ -15,6 +15,8 @@ from typing import Any, ParamSpec, TypeVar
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from segcal.errors import SegcalError, needs
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -26,7 +28,7 @@ def _as_os_error(method: Callable[P, T]) -> Callable[P, T]:
     def call(*arguments: P.args, **options: P.kwargs) -> T:
         try:
             return method(*arguments, **options)
-        except (OSError, ImportError, ValueError, NotImplementedError):
+        except (OSError, ImportError, ValueError, NotImplementedError, SegcalError):
             raise
         except Exception as error:
             raise OSError(f"{type(error).__name__}: {error}") from error
@@ -42,7 +44,8 @@ class Storage:
 
     @cached_property
     def _system(self) -> tuple[Any, str]:
-        system, path = url_to_fs(self.uri)
+        with needs("s3", self.uri) if self.uri.startswith("s3://") else contextlib.nullcontext():
+            system, path = url_to_fs(self.uri)
         return system, str(path).rstrip("/")
 
     @property
@@ -130,6 +133,7 @@ class Storage:
 
     @_as_os_error
     def rename(self, name: str, new: str) -> None:
+        """Move a file or a folder below here to another name. Raises OSError where it is not there."""
         system, path = self._system
         system.mv(f"{path}/{name}", f"{path}/{new}")
 

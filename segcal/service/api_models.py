@@ -74,6 +74,8 @@ class AnalysisStatus(BaseModel):
 
 
 class AnalysisList(BaseModel):
+    """Analyses, the newest first, and how many there are."""
+
     analyses: list[AnalysisStatus]
     total: int = Field(examples=[1])
 
@@ -88,6 +90,8 @@ class ExperimentItem(BaseModel):
 
 
 class ExperimentList(BaseModel):
+    """Experiments that hold models or reports of segcal."""
+
     experiments: list[ExperimentItem]
 
 
@@ -101,6 +105,8 @@ class RecipeItem(BaseModel):
 
 
 class RecipeList(BaseModel):
+    """Recipes of an experiment."""
+
     experiment: str
     recipes: list[RecipeItem]
 
@@ -118,6 +124,8 @@ class EnsembleItem(BaseModel):
 
 
 class EnsembleList(BaseModel):
+    """Registered ensembles, a version each."""
+
     ensembles: list[EnsembleItem]
 
 
@@ -129,6 +137,8 @@ class CaseItem(BaseModel):
 
 
 class CaseList(BaseModel):
+    """Cases of an experiment's newest report."""
+
     experiment: str
     task: str
     run_id: str = Field(description="The newest finished report of the task")
@@ -150,6 +160,8 @@ class PredictionStatus(BaseModel):
 
 
 class Health(BaseModel):
+    """The service runs."""
+
     status: Literal["ok"] = "ok"
 
 

@@ -4,7 +4,7 @@ A prediction is a folder below home()/predictions: state.json, the images while 
 are removed after some hours, or when they are asked to be. Nothing of it is told to MLflow.
 """
 
-__all__ = ["Predictions", "Upload"]
+__all__ = ["Prediction", "Predictions", "Upload"]
 
 import contextlib
 import json

@@ -11,6 +11,7 @@ from pathlib import Path
 from segcal.errors import UsageError
 
 LEAST_TOKEN = 16  # characters
+MOUNTED = Path("/run/secrets")  # where a container finds its secrets; it has no other users that could read them
 
 
 @dataclass(frozen=True)
@@ -94,5 +95,5 @@ def read_token(file: str | None) -> tuple[str | None, str]:
         raise UsageError(f"--token-file must be readable, got {file}: {reason}") from None
     if not token:
         raise UsageError(f"--token-file must hold a token, got an empty {file}; make one with: openssl rand -hex 24")
-    others = mode & 0o077
+    others = mode & 0o077 and path.parent != MOUNTED
     return token, f"the token in {file} can be read by others; chmod 600 {file}" if others else ""

@@ -26,6 +26,7 @@ def correlations(x: ArrayLike, y: ArrayLike) -> Correlations:
     """Pearson's r (the paper's, section on Eq. 7) and Spearman's, which asks only whether y rises with x.
 
     x, y (n,); pairs with a NaN or an infinity are left out; fewer than 3 pairs, or a constant x or y, give NaN.
+    Raises ValueError where their lengths differ.
     """
     first, second = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if first.shape != second.shape:

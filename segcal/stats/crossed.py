@@ -26,9 +26,10 @@ def hierarchical_bootstrap(
     any entry: all NaN.
 
     The interval is approximate. The scatter within a seed and patient is counted up to three times (conservative),
-    but S seeds show only (S - 1)/S of the variance between seeds, with percentile rather than t quantiles: below about
-    ten seeds a difference between seeds is called real somewhat too often - by far not as often as by resampling
-    patients alone, which takes the seeds at hand for the recipe.
+    but S seeds show only (S - 1)/S of the variance between seeds, with percentile rather than t quantiles: below
+    about ten seeds a difference between seeds is called real somewhat too often - by far not as often as by
+    resampling patients alone, which takes the seeds at hand for the recipe. Raises ValueError for tables of other
+    patients and for n_resamples below 1.
     """
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:

@@ -29,7 +29,8 @@ def fpr_at_tpr(source: ArrayLike, target: ArrayLike, tpr: float = 0.95) -> tuple
     """Share of the source that is flagged (score >= threshold) where `tpr` of the targets are: (share, threshold).
 
     Targets are the positives; the threshold is the largest that flags at least `tpr` of them: one of their scores.
-    source (n,), target (m,); NaN entries are left out. No targets: (nan, nan); no source: (nan, threshold).
+    source (n,), target (m,); NaN entries are left out. No targets: (nan, nan); no source: (nan, threshold). Raises
+    ValueError for a tpr outside (0, 1].
 
     >>> fpr_at_tpr([1.0, 2.0, 3.0, 4.0], [3.0, 4.0, 5.0, 6.0], tpr=0.75)
     (0.25, 4.0)

@@ -16,7 +16,7 @@ def draws_error(values: ArrayLike, size: int, pool: int) -> float:
     from the pool would have. Against members of an unlimited pool it is small by sqrt((pool - 1) / pool), 0.5% at 100.
 
     values (draws,), one number per draw; NaN entries are left out. size = pool (all draws are the same), pool = 1, or
-    fewer than 2 draws give NaN.
+    fewer than 2 draws give NaN. Raises ValueError for a size outside 1 to pool.
     """
     if pool < 1:
         raise ValueError(f"pool must be at least 1, got pool={pool}")

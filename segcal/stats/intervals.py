@@ -27,8 +27,9 @@ def spread(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
 def bootstrap_means(values: ArrayLike, rng: np.random.Generator, n_resamples: int = 10_000) -> np.ndarray:
     """Means of resampled patients, (n_resamples,) or (n_resamples, columns), float64.
 
-    values (n,) or (n, columns): all columns share the same resamples, which makes differences of columns paired.
-    One multinomial count matrix times the values equals resampling rows one by one.
+    values (n,) or (n, columns): all columns share the same resamples, which makes differences of columns paired. One
+    multinomial count matrix times the values equals resampling rows one by one. Raises ValueError where there is no
+    patient.
     """
     table = np.asarray(values, dtype=np.float64)
     if table.shape[0] == 0:
@@ -49,7 +50,7 @@ def bootstrap_ci(
 
     `percentile` takes quantiles of the resampled means; `bca` corrects them for bias and acceleration (Efron 1987,
     "Better bootstrap confidence intervals", JASA 82). values (n,); NaN entries are left out. Fewer than 2 patients
-    have no interval: (nan, nan).
+    have no interval: (nan, nan). Raises ValueError for another method, and for a level outside (0, 1).
 
     >>> bootstrap_ci([1.0, 1.0, 1.0], np.random.default_rng(0))
     (1.0, 1.0)
@@ -93,7 +94,8 @@ def bootstrap_of(
 
     sizes: the number of patients, or one number per independent group. statistic: called with one array of patient
     indices (n,) per group, drawn with replacement. Resamples where it is NaN are left out; if they are more than
-    half, or a group has fewer than 2 patients, there is no interval: (nan, nan).
+    half, or a group has fewer than 2 patients, there is no interval: (nan, nan). Raises ValueError for n_resamples
+    below 1 and a level outside (0, 1).
 
     >>> x = np.array([2.0, 2.0, 2.0])
     >>> bootstrap_of(3, lambda patients: x[patients].mean() / x.mean(), np.random.default_rng(0), 100)

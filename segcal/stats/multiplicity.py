@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike
 def holm(p_values: ArrayLike) -> np.ndarray:
     """Holm's step-down adjusted p-values (Holm 1979), in the order given; they control the family-wise error.
 
-    p_values (m,); NaN stays NaN and does not count in the family; an empty input gives an empty array.
+    p_values (m,); NaN stays NaN and does not count in the family; an empty input gives an empty array. Raises
+    ValueError for a p outside [0, 1].
 
     >>> holm([0.01, 0.04, 0.03]).tolist()
     [0.03, 0.06, 0.06]

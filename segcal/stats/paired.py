@@ -33,8 +33,9 @@ def paired_tests(differences: ArrayLike, rng: np.random.Generator, n_resamples: 
     differences (patients, columns), a - b of each comparison, NaN where a pair is not defined. A resample's mean of a
     column is over its defined patients, mean* = (counts @ filled) / (counts @ defined); a resample that holds none of
     them does not count in B. A column with fewer than 2 defined pairs gives NaN, no columns an empty array. A column
-    without NaN has the p of `paired_bootstrap` from the same state of the generator; one with NaN differs by
-    chance only, because there the undefined patients are not drawn.
+    without NaN has the p of `paired_bootstrap` from the same state of the generator; one with NaN differs by chance
+    only, because there the undefined patients are not drawn. Raises ValueError for a table that is not 2-D and for
+    infinite differences.
     """
     table = np.asarray(differences, dtype=np.float64)
     if table.ndim != 2:

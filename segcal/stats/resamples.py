@@ -16,7 +16,8 @@ def multinomial_chunks(rng: np.random.Generator, n: int, n_resamples: int, colum
     """How often each of n patients is in each resample, a chunk of resamples at a time: (chunk, n), float64.
 
     The chunks in a row are the matrix that one call of the generator would give, whatever their size, which is such
-    that neither a chunk nor its product with `columns` columns passes 8 MB.
+    that neither a chunk nor its product with `columns` columns passes 8 MB. Raises ValueError for n_resamples below
+    1.
     """
     if n_resamples < 1:
         raise ValueError(f"n_resamples must be at least 1, got n_resamples={n_resamples}")
@@ -69,7 +70,10 @@ def two_sided_p(at_most: np.ndarray, at_least: np.ndarray, resamples: np.ndarray
 
 
 def defined(values: ArrayLike) -> np.ndarray:
-    """The values (n,) that are not NaN, float64."""
+    """The values (n,) that are not NaN, float64.
+
+    Raises ValueError for more than one axis.
+    """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
         raise ValueError(f"values must be one number per patient, got shape {array.shape}")
@@ -77,7 +81,10 @@ def defined(values: ArrayLike) -> np.ndarray:
 
 
 def tails_of(level: float) -> np.ndarray:
-    """The two probabilities between which the central `level` lies."""
+    """The two probabilities between which the central `level` lies.
+
+    Raises ValueError for a level outside (0, 1).
+    """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got level={level}")
     return np.array([(1 - level) / 2, (1 + level) / 2])

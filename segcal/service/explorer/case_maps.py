@@ -118,6 +118,7 @@ class Waiting:
     ahead: int = 0  # works that were asked for before
 
     def say(self, done: int, total: int) -> None:
+        """How many of the work's steps are done."""
         self.done, self.total = done, total
 
 

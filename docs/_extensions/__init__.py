@@ -1,0 +1,1 @@
+"""What makes the reference pages out of the program, when Sphinx reads them."""
