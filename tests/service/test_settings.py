@@ -46,11 +46,13 @@ def test_the_token_of_a_file_goes_before_that_of_the_environment(tmp_path, monke
     assert read_token(None) == (None, "")
 
 
-def test_a_token_that_others_can_read_is_warned_of(tmp_path):
+def test_a_token_that_others_can_read_is_warned_of(tmp_path, monkeypatch):
     file = tmp_path / "token"
     file.write_text("a token that is long enough")
     file.chmod(0o644)
     assert "chmod 600" in read_token(str(file))[1]
+    monkeypatch.setattr("segcal.service.settings.MOUNTED", tmp_path)  # a container's secrets: readable, and its alone
+    assert read_token(str(file))[1] == ""
 
 
 @pytest.mark.parametrize("content", [b"", b"  \n", b"\xff\xfe\x00"])
