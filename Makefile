@@ -41,10 +41,11 @@ figures: install-dev ## every figure of the documentation, from real runs: minut
 	python -m docs.figures
 
 dist: install-dev ## build/dist: a wheel and an sdist
+	rm -rf build/lib build/bdist.* build/dist
 	python -m build --outdir build/dist .
 
 audit: install-dev ## known vulnerabilities of the pinned versions
-	pip-audit --requirement constraints.txt --no-deps --disable-pip
+	pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 check: install-dev ## style, types, floors, containers, tests
 	ruff check .
@@ -52,7 +53,7 @@ check: install-dev ## style, types, floors, containers, tests
 	mypy
 	lint-imports
 	hadolint docker/Dockerfile
-	check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
+	check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml docker/compose.small.yaml
 	pytest $(SIDE_BY_SIDE)
 
 install: $(BIN)/.installed

@@ -8,7 +8,8 @@ set -eu
 
 role=$1
 shift
-# Ray would guess the address by the route to the internet, which a container of two networks may not have.
+# Ray would guess the address by the route to the internet, which there may not be. In a container of two networks it would
+# be either one's: those that run this have one (compose.yaml).
 own=$(python -c 'import os, socket; print(socket.gethostbyname(os.environ["HOSTNAME"]))')
 node="--node-ip-address $own --object-store-memory ${RAY_OBJECT_STORE_BYTES:-200000000} --disable-usage-stats"
 

@@ -1,17 +1,23 @@
 """Errors a user can act on: one line with the rule, the value and the remedy, and the exit code of the command line."""
 
 __all__ = [
-    "BadData", "SegcalError", "StoreUnreachable", "SweepHeld", "TrialsFailed", "UnknownName", "UsageError", "nearest",
+    "BadData", "MissingExtra", "SegcalError", "StoreUnreachable", "SweepHeld", "TrialsFailed", "UnknownName",
+    "UsageError", "nearest", "needs",
 ]  # fmt: skip
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class SegcalError(Exception):
     """A failure with a message for the user; anything else that escapes is a defect of segcal."""
 
     exit_code = 1
+
+
+class MissingExtra(SegcalError):
+    """A library that comes with one of segcal's extras is not installed."""
 
 
 class SweepHeld(SegcalError):
@@ -41,9 +47,27 @@ class BadData(SegcalError):
 
 
 class StoreUnreachable(SegcalError):
-    """The tracking store does not answer."""
+    """The tracking store does not answer, or is of another MLflow."""
 
     exit_code = 5
+
+
+@contextlib.contextmanager
+def needs(extra: str, what: str) -> Iterator[None]:
+    """A block that imports what only an extra brings: MissingExtra where that is not installed.
+
+    >>> with needs("search", "segcal search"):
+    ...     import optuna
+    """
+    try:
+        yield
+    except ImportError as error:  # fsspec raises its own, with the import that failed as its cause
+        cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+        if cause.name and cause.name.partition(".")[0] == "segcal":
+            raise  # a defect of segcal
+        missing = cause.name if isinstance(cause, ModuleNotFoundError) and cause.name else f"more ({error})"
+        remedy = f'pip install "segcal[{extra}]"'
+        raise MissingExtra(f"{what} needs {missing}, which is not installed: {remedy}") from None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

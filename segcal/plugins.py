@@ -5,7 +5,7 @@ any. One that cannot be loaded is named with the reason, and everything else wor
 runs segcal, as every installed package does.
 """
 
-__all__ = ["Extensions", "Plugin", "PluginMismatch", "check_installed"]
+__all__ = ["Extensions", "Plugin", "PluginMismatch", "check_installed", "one_line"]
 
 import logging
 import platform
@@ -112,9 +112,8 @@ class Extensions(Mapping[str, T], Generic[T]):
         import segcal
 
         own = [Plugin(self.group, name, "segcal", segcal.__version__) for name in self.built_in]
-        found = [plugin for name in self._scan() if (plugin := self._load(name))]
-        doubles = [plugin for plugin in found if plugin.state != "refused"]
-        return own + doubles + list(self._scan_clashes())
+        found = [plugin for name in self._scan() if (plugin := self._load(name)) and plugin.state != "refused"]
+        return own + found + list(self._scan_clashes())
 
     def require(self, wanted: Iterable[tuple[str, str]]) -> None:
         """Raise PluginMismatch unless these names, each with the origin that it has elsewhere, can be used here."""
@@ -138,8 +137,10 @@ class Extensions(Mapping[str, T], Generic[T]):
             return plugin
         try:
             given = self._entries[name].load()
-        except (Exception, SystemExit) as error:  # of foreign code, which may raise anything
-            known[name] = replace(plugin, state="failed", reason=_one_line(error))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # of foreign code, which may raise anything
+            known[name] = replace(plugin, state="failed", reason=one_line(error))
             return known[name]
         try:
             self._objects[name] = self._accept(name, given)
@@ -214,7 +215,7 @@ def _entry_points(group: str) -> list[Any]:
     try:
         return list(entry_points(group=group))
     except Exception as error:  # one damaged package of the environment spoils the list of all
-        log.warning("no plug-ins: the installed packages' entry points cannot be read (%s)", _one_line(error))
+        log.warning("no plug-ins: the installed packages' entry points cannot be read (%s)", one_line(error))
         return []
 
 
@@ -231,6 +232,7 @@ def _told(plugin: Plugin) -> str:
     return f"{plugin} {'failed' if plugin.state == 'failed' else 'is refused'}: {plugin.reason}"
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What foreign code raised, for a message."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:_LONGEST] if text else type(error).__name__

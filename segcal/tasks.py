@@ -104,11 +104,17 @@ def task_digest(task: TaskSpec) -> str:
 
 
 def _accept(name: str, given: Any) -> TaskSpec:
-    """A plug-in's task; its values are checked where it is read, as those of a file are."""
+    """A plug-in's task; what lists show of it. Its values are checked where it is read, as those of a file are."""
     if not isinstance(given, TaskSpec):
         raise ValueError(f"a task must be a segcal.tasks.TaskSpec, got {type(given).__name__}")
     if given.name != name:
         raise ValueError(f"a task must have the name of its entry point, '{name}', got '{given.name}'")
+    if not isinstance(given.channels, tuple | list) or not isinstance(given.labels, dict):
+        got = f"{given.channels!r} and {given.labels!r}"
+        raise ValueError(f"a task must have channels ('t2', ...) and labels {{1: 'tumour', ...}}, got {got}")
+    shown = (*given.channels, *given.labels.values())
+    if not all(isinstance(name, str) for name in shown):
+        raise ValueError(f"a task's channels and structures must be names, got {', '.join(map(repr, shown))}")
     return given
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from segcal.ledger.names import tag
 from segcal.ledger.read import models
 from segcal.ledger.store import open_store
+from tests.tracking_servers import accepts, free_port
 
 PROJECT = Path(__file__).parents[1]
 
@@ -76,6 +78,71 @@ def test_a_wrong_parameter_ends_in_the_one_line_error(project):
     done = call(project, "mlflow", "run", ".", "-e", "sweep", "-P", "task=brian")
     assert done.returncode == 1
     assert "segcal: no task named 'brian'; did you mean 'brain'?" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """A git repository of the project: its project file and its sweeps are all that `mlflow run` reads of one."""
+    folder = tmp_path_factory.mktemp("git") / "segcal"
+    folder.mkdir()
+    shutil.copy(PROJECT / "MLproject", folder)
+    shutil.copytree(PROJECT / "sweeps", folder / "sweeps")
+    git = ("git", "-c", "user.name=test", "-c", "user.email=test@example.org")
+    for words in (("init", "-q", "-b", "main"), ("add", "-A"), ("commit", "-q", "-m", "segcal")):
+        subprocess.run([*git, *words], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture(params=["file", "git"])
+def git_url(request, repository):
+    """The repository as file://, which MLflow runs where it is, and as git://, which it clones below TMPDIR."""
+    if request.param == "file":
+        yield f"file://{repository}"
+        return
+    port = free_port()
+    command = [
+        "git",
+        "daemon",
+        "--export-all",
+        "--listen=127.0.0.1",
+        f"--port={port}",
+        f"--base-path={repository.parent}",
+    ]
+    daemon = subprocess.Popen([*command, str(repository.parent)], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        while not accepts(port):
+            if daemon.poll() is not None or time.monotonic() > deadline:
+                pytest.skip("git daemon does not run here")
+            time.sleep(0.1)
+        yield f"git://127.0.0.1:{port}/segcal"
+    finally:
+        daemon.terminate()
+        daemon.wait()
+
+
+@pytest.mark.long
+def test_a_git_url_leaves_all_of_it_in_the_callers_folder(git_url, repository, tmp_path):
+    temporary, work = tmp_path / "temporary", tmp_path / "work"
+    temporary.mkdir()
+    work.mkdir()
+    where = {"TMPDIR": str(temporary), "SEGCAL_HOME": str(tmp_path / "home")}
+    small = "set=seeds=1; epochs=2; mc_samples=2; recipes.ce_mc.seeds=1; recipes.dice_mc.seeds=1"
+    done = call(work, "mlflow", "run", git_url, "-e", "sweep", "-P", "task=brain", "-P", small, **where)
+    assert done.returncode == 0, done.stderr
+    assert "done: 4 trained models in experiment 'calib'" in done.stderr
+    report = call(work, "mlflow", "run", git_url, "-e", "report", "-P", "experiment=calib", **where)
+    assert report.returncode == 0, report.stderr
+    assert (work / "reports" / "calib" / "report.html").is_file()
+    assert len(list(work.glob("mlruns/**/weights.safetensors"))) >= 4
+    assert (work / "mlflow.db").is_file()
+    left = [path.name for folder in (temporary, repository) for path in folder.rglob("*")]
+    assert not {"weights.safetensors", "report.html", "mlflow.db", "mlruns"} & set(left)
+    client = open_store(f"sqlite:///{work}/mlflow.db")
+    (parent,) = client.search_runs(
+        [client.get_experiment_by_name("calib").experiment_id], f"tags.`{tag('kind')}` = 'sweep'"
+    )
+    assert parent.data.tags["mlflow.project.entryPoint"] == "sweep"
 
 
 @pytest.mark.long

@@ -60,6 +60,7 @@ def test_one_that_raises_on_import_is_named_and_skipped_and_the_others_work(pack
         ("raise SystemExit('no licence')", "SystemExit: no licence"),
         ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
         ("raise ZeroDivisionError", "ZeroDivisionError"),
+        ("class Odd(BaseException): pass\nraise Odd('skipped')", "Odd: skipped"),
         ("def other():\n    pass", "AttributeError: module 'broken' has no attribute 'mine'"),
         ("def mine(:", "SyntaxError: invalid syntax (broken.py, line 1)"),
     ],
@@ -113,6 +114,23 @@ def test_a_task_must_be_one_and_bear_its_name(packages):
         "spleen": "a task must have the name of its entry point, 'spleen', got 'liver'",
         "text": "a task must be a segcal.tasks.TaskSpec, got str",
     }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ("channels=None", "a task must have channels ('t2', ...) and labels {1: 'tumour', ...}, got None and {1: "),
+        ("channels='t2'", "a task must have channels ('t2', ...) and labels"),
+        ("labels=['tumour']", "and ['tumour']"),
+        ("labels={1: 2}", "a task's channels and structures must be names, got 'cine', 2"),
+    ],
+)
+def test_a_task_that_no_list_could_show_is_left_out(packages, wrong, reason):
+    made = "from dataclasses import replace\nfrom segcal.tasks import TASKS\n"
+    packages.install(
+        "organs", f"{made}liver = replace(TASKS['heart'], name='liver', {wrong})", tasks={"liver": "liver"}
+    )
+    assert reason in TASKS.unknown("liver")
 
 
 def test_a_damaged_environment_has_no_plug_ins_and_everything_else_works(packages, caplog, monkeypatch):

@@ -60,7 +60,7 @@ def _command(name: str, parser: argparse.ArgumentParser) -> str:
     actions = [action for action in parser._actions if not isinstance(action, argparse._HelpAction)]
     rows = [f"| {_argument(action)} | {_meaning(action)} |" for action in actions if action.help != argparse.SUPPRESS]
     text = (parser.description or "").strip()
-    parts = [f"## {name}", f"{text[:1].upper()}{_text(text[1:])}.", f"```text\n{usage}\n```"]
+    parts = [f"## {name}", f"{_capital(text)}.", f"```text\n{usage}\n```"]
     if rows:
         parts.append("\n".join(["| argument | meaning |", "|---|---|", *rows]))
     if example := (parser.epilog or "").removeprefix("example:").strip():
@@ -88,7 +88,7 @@ def _meaning(action: argparse.Action) -> str:
 
 def _sentence(text: str) -> str:
     text = text.strip()
-    return f"{text[:1].upper()}{_text(text[1:])}{'' if text.endswith(('.', '?')) else '.'}" if text else ""
+    return f"{_capital(text)}{'' if text.endswith(('.', '?')) else '.'}" if text else ""
 
 
 def keys(name: str) -> str:
@@ -196,6 +196,11 @@ def _openapi() -> dict[str, typing.Any]:
 
     with mock.patch.object(app, "open_store"):  # the routes do not depend on what the store holds
         return app.create_app(Settings(tracking_uri="sqlite://", token="of-the-documentation")).openapi()
+
+
+def _capital(text: str) -> str:
+    said = _text(text)
+    return said[:1].upper() + said[1:]
 
 
 def _text(text: str | None) -> str:

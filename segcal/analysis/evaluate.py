@@ -22,7 +22,7 @@ from segcal.analysis.workers import run_jobs
 from segcal.errors import UsageError
 from segcal.learn.predict import SLAB, predict_together, slabs_of
 from segcal.measure.case import CaseScores, CaseTally
-from segcal.measure.metric import METRICS
+from segcal.measure.metric import added_metrics, require_metrics
 from segcal.measure.surface import TruthSurface
 from segcal.progress import Progress, silent
 from segcal.tasks import TaskSpec
@@ -44,7 +44,7 @@ class Job:
     members: int
     cost: float  # voxels to predict
     gigabytes: float = math.inf  # for the members' probabilities
-    plugins: tuple[tuple[str, str], ...] = ()  # metrics that every worker must have, with the packages they come from
+    plugins: tuple[tuple[str, str, str], ...] = ()  # the `added_metrics` that every worker must have
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def score_job(job: Job, members: Sequence[Member]) -> CaseScores:
 
     Raises PluginMismatch where this machine has not the metrics of plug-ins that the asking one has.
     """
-    METRICS.require(job.plugins)
+    require_metrics(job.plugins)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tallies = []
     surfaces: dict[int, TruthSurface | None] = {}
@@ -158,7 +158,7 @@ def _jobs(
 ) -> tuple[list[Job], dict[str, tuple[Member, ...]]]:
     """What is not known yet, with the members that it needs only."""
     jobs, shared = [], {}
-    plugins = tuple((name, plugin.origin) for name, plugin in METRICS.added().items())
+    plugins = added_metrics()
     by_recipe = {recipe: [s for s in subsets if s.recipe == recipe] for recipe in pool}
     for case in cases:
         for recipe, members in pool.items():

@@ -21,6 +21,8 @@ def add_data(verbs: Any) -> None:
                     "segcal data demo --task heart --out phantoms --cases 12")  # fmt: skip
     demo.add_argument("--task", default="brain", help="whose embedded cohort (default: brain)")
     demo.add_argument("--out", type=Path, required=True, metavar="DIR", help="a folder that does not exist yet")
+    demo.add_argument("--layout", choices=["nnunet"], help="write an nnU-Net raw folder, the last two cases as new "
+                      "images without labels (default: the layout of the real cohort)")  # fmt: skip
     demo.add_argument("--cases", type=int, help="patients (default: 36)")
     demo.add_argument("--size", type=int, help="in-plane voxels (default: the cohort's own, 80 to 112)")
     demo.add_argument("--seed", type=int, default=2017, help="seed of the cohort (default: 2017)")
@@ -64,7 +66,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     from segcal.data.phantom.embedded import write_cohort
 
     given = (arguments.task, arguments.out, arguments.cases, arguments.size, arguments.seed)
-    cases = write_cohort(*given, bars(say))
+    cases = write_cohort(*given, bars(say), arguments.layout)
     if arguments.json:
         print(json.dumps({"folder": str(arguments.out.absolute()), "cases": cases}))
     else:

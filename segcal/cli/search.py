@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from segcal.cli.plan import add_place_arguments, add_sweep_arguments, given_settings
 from segcal.cli.verb import add_verb, say
-from segcal.errors import StoreUnreachable, TrialsFailed
+from segcal.errors import StoreUnreachable, TrialsFailed, needs
 from segcal.progress import bars
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def _search(arguments: argparse.Namespace) -> None:
         arguments.experiment or None,
         given_settings(arguments),
     )
-    from segcal.search.run_search import run_search
+    with needs("search", "segcal search"):
+        from segcal.search.run_search import run_search
 
     out = Path(arguments.out or f"{plan.plan.experiment}-winner.yaml")
     source = f"segcal search {arguments.file or ''}".strip()

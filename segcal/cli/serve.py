@@ -9,7 +9,7 @@ import socket
 from typing import Any
 
 from segcal.cli.verb import add_verb, say
-from segcal.errors import SegcalError, UsageError
+from segcal.errors import UsageError, needs
 
 
 def add_serve(verbs: Any) -> None:
@@ -43,7 +43,7 @@ def add_serve(verbs: Any) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    from segcal.ledger.location import tracking_uri
+    from segcal.ledger.location import anonymous, shown, tracking_uri
     from segcal.service.settings import Settings, check_settings, read_token
 
     token, warning = read_token(arguments.token_file)
@@ -54,26 +54,24 @@ def _serve(arguments: argparse.Namespace) -> None:
         tracking_uri=uri, host=arguments.host, port=arguments.port, token=token,
         allowed_hosts=tuple(arguments.allowed_hosts), storage=arguments.storage or None,
         metrics_open=arguments.metrics_open,
-        mlflow_url=arguments.mlflow_url or (uri if uri.startswith("http") else None),
+        mlflow_url=arguments.mlflow_url or (anonymous(uri) if uri.startswith("http") else None),
         public_url=arguments.public_url or None, address=arguments.address or None, memory_gb=arguments.memory_gb,
         jobs=arguments.jobs, upload_bytes=round(arguments.upload_mb * 1e6), keep_h=arguments.keep_hours,
         rate=arguments.rate, burst=max(1, round(10 * arguments.rate)),
     )  # fmt: skip
     check_settings(settings)
-    try:
+    with needs("service", "segcal serve"):
+        import python_multipart  # noqa: F401 - without it FastAPI raises another kind of error
+
         from segcal.service.server import run_server
-    except ModuleNotFoundError as error:
-        raise SegcalError(
-            f"the service needs {error.name}, which is not installed: pip install segcal[service]"
-        ) from None
     listener = _listen(settings.host, settings.port)
     port = listener.getsockname()[1]
-    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
 
     def ready() -> None:
-        say(f"serving {uri} at http://{shown}:{port}   (API: /openapi.json, metrics: /metrics; Ctrl-C stops it)")
+        say(f"serving {shown(uri)} at http://{host}:{port}   (API: /openapi.json, metrics: /metrics; Ctrl-C stops it)")
         if arguments.json:
-            print(json.dumps({"url": f"http://{shown}:{port}", "port": port, "pid": os.getpid()}), flush=True)
+            print(json.dumps({"url": f"http://{host}:{port}", "port": port, "pid": os.getpid()}), flush=True)
 
     run_server(settings, port, listener, ready, say)
 

@@ -22,7 +22,7 @@ import numpy as np
 from segcal.data.case_files import CaseFiles
 from segcal.data.cohort import OOD, SPLITS, assign_splits
 from segcal.data.faults import DoubledCase
-from segcal.data.layouts import find_cases
+from segcal.data.layouts import LAYOUTS, find_cases
 from segcal.data.parallel import in_parallel
 from segcal.data.prepare_case import prepare_case
 from segcal.data.prepared import MANIFEST, PreparedCohort, is_whole, open_prepared
@@ -54,7 +54,7 @@ def prepare(root: Path, task: TaskSpec, progress: Progress = silent, *, ood: boo
     sources = dict(zip([case.case_id for case in cases], in_parallel(_source_digests, cases), strict=True))
     parameters = {name: getattr(task, name) for name in _PREPARATION_FIELDS} | {"labels": list(task.labels.items())}
     _check_doubles(sources, splits)
-    told = {case.case_id: [case.site, case.group, list(case.label_values.items())] for case in cases}
+    told = {case.case_id: _told(case, task.layout) for case in cases}
     identity = {"format": FORMAT, "parameters": parameters, "splits": splits, "sources": sources, "told": told}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     folder = home() / "prepared" / digest
@@ -69,6 +69,12 @@ def prepare(root: Path, task: TaskSpec, progress: Progress = silent, *, ood: boo
                 shutil.rmtree(folder)
         _build(folder, cases, task, identity | {"digest": digest, "root": str(root.absolute())}, progress)
     return open_prepared(folder)
+
+
+def _told(case: CaseFiles, layout: str) -> list[object]:
+    """What decides the arrays, or stands in the manifest, beside the files; segcal's layouts fix the last by name."""
+    own_grid = case.label_has_own_grid and layout not in LAYOUTS.built_in
+    return [case.site, case.group, list(case.label_values.items()), *(["label has its own grid"] if own_grid else [])]
 
 
 def _build(folder: Path, cases: list[CaseFiles], task: TaskSpec, manifest: dict[str, Any], progress: Progress) -> None:

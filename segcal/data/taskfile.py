@@ -4,7 +4,7 @@ __all__ = ["load_task", "read_yaml", "task_yaml", "validate"]
 
 import math
 import re
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from segcal.data.cohort import SPLITS
-from segcal.data.layouts import LAYOUTS, recognise
+from segcal.data.layouts import LAYOUTS, recognise, task_of
 from segcal.errors import UsageError, nearest
 from segcal.tasks import TASKS, TaskSpec
 
@@ -92,10 +92,7 @@ def _task_of_folder(root: Path) -> TaskSpec:
     if layout is None:
         known = ", ".join(LAYOUTS)
         raise UsageError(f"{root}: the layout must be one of {known}, got none of these; name a task with --task")
-    task = LAYOUTS[layout].task
-    if task is None:
-        raise UsageError(f"{root}: the {layout} layout does not tell the labels; name a task with --task")
-    return replace(task(root), layout=layout)
+    return task_of(root, layout)
 
 
 def task_yaml(task: TaskSpec) -> str:

@@ -114,7 +114,8 @@ def silent_choice(loss: str) -> dict[str, Any]:
 def options_of(loss: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Every option of a loss with its value: as given, or the default. Raises UsageError for a name or a value.
 
-    A number where the default or the annotation is a float becomes one: 2 and 2.0 are the same recipe.
+    A number where the default or the annotation is a float becomes one, in a list of them too: 2 and 2.0 are the
+    same recipe.
     """
     known = {
         p.name: p for p in list(inspect.signature(LOSSES[loss]).parameters.values())[3:] if p.name not in _SETTINGS
@@ -156,12 +157,18 @@ def bind(config: TrialConfig, device: torch.device) -> Callable[[Tensor, Tensor]
 
 def _value(what: str, parameter: inspect.Parameter, given: Any) -> Any:
     """An option's value as it is hashed and kept."""
-    kind = _PLAIN.get(str(getattr(parameter.annotation, "__name__", parameter.annotation)))
-    if kind is None and type(parameter.default) in _PLAIN.values():
-        kind = type(parameter.default)
+    annotated, default = parameter.annotation, parameter.default
+    named = annotated.__name__ if isinstance(annotated, type) else str(annotated)  # such as float, or "float | None"
+    kind = _PLAIN.get(named.removesuffix(" | None"))
+    if kind is None and type(default) in _PLAIN.values():
+        kind = type(default)
     if kind is float and type(given) is int:
         given = float(given)
-    if not _is_plain(given) or (kind and type(given) is not kind and given is not parameter.default):
+    if isinstance(default, list | tuple) and isinstance(given, list) and any(type(part) is float for part in default):
+        given = [float(part) if type(part) is int else part for part in given]
+    if given is None and named.endswith(" | None"):
+        return None
+    if not _is_plain(given) or (kind and type(given) is not kind and given is not default):
         rule = f"be of type {kind.__name__}" if kind else "be a number, a text or a list of them"
         raise UsageError(f"loss_options: {what} must {rule}, got {given!r}")
     return list(given) if isinstance(given, tuple) else given
@@ -170,4 +177,6 @@ def _value(what: str, parameter: inspect.Parameter, given: Any) -> Any:
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(_is_plain(part) for part in value)
-    return value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
+    if type(value) is float:  # not a kind of it, such as numpy's, that files cannot hold
+        return math.isfinite(value)
+    return value is None or type(value) in (bool, int, str)

@@ -33,9 +33,9 @@ from mlflow.models import ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import DataType
 
-from segcal.errors import BadData, StoreUnreachable, UnknownName, UsageError, nearest
+from segcal.errors import BadData, MissingExtra, StoreUnreachable, UnknownName, UsageError, nearest
 from segcal.ledger.names import metric_name, tag
-from segcal.ledger.store import experiment_id, is_away
+from segcal.ledger.store import check_artifacts, experiment_id, is_away
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each small file
 
@@ -299,11 +299,14 @@ def _ensure_model(client: MlflowClient, name: str, task: str) -> None:
 def _read(client: MlflowClient, version: EnsembleVersion, path: str) -> str:
     try:
         location = client.get_logged_model(version.model_id).artifact_location
+        check_artifacts(location)
         with tempfile.TemporaryDirectory() as folder:
             found = mlflow.artifacts.download_artifacts(
                 artifact_uri=f"{location}/{path}", dst_path=folder, tracking_uri=client.tracking_uri
             )
             return Path(found).read_text()
+    except MissingExtra:
+        raise
     except Exception as error:  # each kind of artifact store raises its own
         raise BadData(f"{version.title}: its {path} must be there, got: {_line(error)}; create it again") from None
 

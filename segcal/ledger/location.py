@@ -1,8 +1,9 @@
 """Where the tracking store is. To know that takes no MLflow, which takes seconds to import."""
 
-__all__ = ["sqlite_file", "tracking_uri"]
+__all__ = ["anonymous", "shown", "sqlite_file", "tracking_uri"]
 
 import os
+import re
 from pathlib import Path
 
 _SQLITE = "sqlite:///"
@@ -18,3 +19,13 @@ def tracking_uri() -> str:
 def sqlite_file(uri: str) -> Path | None:
     """The file of a SQLite store; None for any other store."""
     return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+
+
+def shown(uri: str) -> str:
+    """The URI for a message, or a message with URIs in it: without passwords."""
+    return re.sub(r"(//[^/:@\s]*):[^/@\s]*@", r"\1:***@", uri)
+
+
+def anonymous(uri: str) -> str:
+    """The URI as a place: without the account and the password that one gets there with."""
+    return re.sub(r"//[^/@\s]*@", "//", uri)

@@ -18,11 +18,11 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 from safetensors.numpy import load
 
-from segcal.errors import BadData, UnknownName, nearest
+from segcal.errors import BadData, MissingExtra, UnknownName, nearest
 from segcal.ledger.location import sqlite_file
 from segcal.ledger.names import CONFIG, TASK, WEIGHTS, tag
 from segcal.ledger.snapshot import Version, registered, snapshot_folder
-from segcal.ledger.store import is_away, open_store
+from segcal.ledger.store import check_artifacts, is_away, open_store
 from segcal.records import ModelRef
 
 _PAGE = 1000
@@ -98,9 +98,12 @@ def load_checkpoint(client: MlflowClient, ref: ModelRef) -> Checkpoint:
     who = f"{ref.name} version {ref.version}"
     try:
         location = client.get_logged_model(ref.model_id).artifact_location
+        check_artifacts(location)
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=location, tracking_uri=client.tracking_uri))
         weights = (folder / WEIGHTS).read_bytes()
         config, task = (json.loads((folder / name).read_text()) for name in (CONFIG, TASK))
+    except MissingExtra:
+        raise
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadData(f"{who}: the checkpoint's files must be there, got: {reason}; train it again") from None

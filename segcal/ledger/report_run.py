@@ -31,7 +31,7 @@ from mlflow.utils.uri import is_local_uri
 from segcal.environment import home
 from segcal.errors import BadData, UsageError
 from segcal.ledger.names import metric_name, tag
-from segcal.ledger.store import experiment_id
+from segcal.ledger.store import check_artifacts, experiment_id
 
 OPEN = ("RUNNING", "SCHEDULED")
 _PAGE = 1000
@@ -146,6 +146,7 @@ def report_file(client: MlflowClient, run_id: str, path: str) -> Path:
     else:
         here = home() / "reports" / run_id / path
         if not here.exists():
+            check_artifacts(root)
             _download(client, f"{root.rstrip('/')}/{path}", here)
     if not here.exists():
         raise BadData(f"{run_id}: the report's files must be there, got no '{path}'; make the report again")

@@ -1,6 +1,8 @@
-"""The tracking store: where it is, and whether it answers."""
+"""The tracking store: where it is, whether it answers, and whether it is of this MLflow's kind."""
 
-__all__ = ["IMPATIENT", "Store", "answers", "experiment_id", "is_away", "open_store", "patiently"]
+__all__ = [
+    "IMPATIENT", "Store", "answers", "check_artifacts", "experiment_id", "is_away", "open_store", "patiently",
+]  # fmt: skip
 
 import contextlib
 import fcntl
@@ -17,12 +19,16 @@ from mlflow.exceptions import MlflowException
 from requests import RequestException
 
 from segcal.environment import environment
-from segcal.errors import StoreUnreachable
-from segcal.ledger.location import sqlite_file, tracking_uri
+from segcal.errors import SegcalError, StoreUnreachable, needs
+from segcal.ledger.location import shown, sqlite_file, tracking_uri
+from segcal.ledger.tables import check_tables
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+# A server before an S3 store offers its clients URLs of that store, which they need not reach: files go through it.
+os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
+os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "false")
 logging.getLogger("alembic").setLevel(logging.WARNING)  # one line for each of the tables of a new database
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # errors are raised as well
 
@@ -41,25 +47,28 @@ IMPATIENT = {
 def open_store(uri: str | None = None) -> MlflowClient:
     """A client of a store that answers. A new SQLite file is set up here, once: workers that race to do it fail.
 
-    Raises StoreUnreachable within seconds where nothing answers.
+    Raises StoreUnreachable within seconds where nothing answers, and for a database with the tables of another MLflow.
     """
     uri = uri or tracking_uri()
     try:
         with environment({**IMPATIENT, "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}), _alone(sqlite_file(uri)):
+            check_tables(uri)
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             client.search_experiments(max_results=1)
         if path := sqlite_file(uri):
             # Readers do not wait for writers; the mode stays with the file.
             with contextlib.closing(sqlite3.connect(path)) as database:
                 database.execute("PRAGMA journal_mode=WAL")
+    except SegcalError:
+        raise
     except Exception as error:  # MLflow, SQLAlchemy, requests and sqlite3 each raise their own
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        reason = _reason(error)
         refused = isinstance(error, MlflowException) and error.get_http_status_code() in (401, 403)
         remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or see its --allowed-hosts"
         if not refused:
             remedy = "start it, or set MLFLOW_TRACKING_URI to one that does"
         raise StoreUnreachable(
-            f"the tracking store must answer, got no answer from {uri} ({reason}); {remedy}"
+            f"the tracking store must answer, got no answer from {shown(uri)} ({reason}); {remedy}"
         ) from None
     return client
 
@@ -101,13 +110,17 @@ def patiently(call: Callable[[], T], wait: Callable[[float], None] = time.sleep)
             if not is_away(error):
                 raise
             if pause_s is None:
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
                 raise StoreUnreachable(
-                    f"the tracking store must answer, got none for a minute ({reason}); all is on disk: call the same "
-                    "command again when it does"
+                    f"the tracking store must answer, got none for a minute ({_reason(error)}); all is on disk: call "
+                    "the same command again when it does"
                 ) from None
         wait(pause_s)
     raise AssertionError("not reached")
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an error says, without the password of a URI in it."""
+    return shown((str(error).strip().splitlines() or [type(error).__name__])[0])[:200]
 
 
 def answers(client: MlflowClient) -> bool:
@@ -119,16 +132,24 @@ def answers(client: MlflowClient) -> bool:
     return True
 
 
+def check_artifacts(location: str) -> None:
+    """Raise MissingExtra for files in an object store that nothing here can reach."""
+    if location.startswith("s3://"):
+        with needs("s3", f"the artifact store {location}"):
+            import boto3  # noqa: F401
+
+
 def experiment_id(client: MlflowClient, name: str) -> str:
-    """Id of an experiment, created where it does not exist."""
+    """Id of an experiment, created where it does not exist. Raises MissingExtra where its files are out of reach."""
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name))
+            found = client.get_experiment(client.create_experiment(name))
         except MlflowException:  # another process was quicker
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
+    check_artifacts(found.artifact_location)
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)

@@ -3,11 +3,14 @@
 A plug-in's metric stands in the columns metric@where of a case and in a table of the report.
 """
 
-__all__ = ["METRICS", "Metric", "added_metrics", "metrics_of", "region_values", "structure_values"]
+__all__ = [
+    "METRICS", "Metric", "added_metrics", "metrics_of", "region_values", "require_metrics", "structure_values",
+]  # fmt: skip
 
 import hashlib
+import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -18,9 +21,9 @@ from segcal.errors import SegcalError
 from segcal.measure.calibration import binned_error
 from segcal.measure.sums import N_BINS, RegionSums, StructureSums, coarse
 from segcal.measure.surface import SurfaceDistances, hd95_of, hd95_pooled
-from segcal.plugins import Extensions, Plugin
+from segcal.plugins import Extensions, Plugin, PluginMismatch, one_line
 
-Sums = TypeVar("Sums", bound=RegionSums | StructureSums)
+Frozen = TypeVar("Frozen", bound=RegionSums | StructureSums | SurfaceDistances)
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Metric:
     """A value for each of the S subsets of members, out of their sums over a region or for a structure.
 
     compute: takes RegionSums or StructureSums, whose arrays it must not change; returns (S,) numbers, NaN where the
-    metric is not defined. title, better and scale say how a table shows it: values are multiplied by scale.
+    metric is not defined. title, better and scale say how a table shows it: values are multiplied by scale. source is
+    set by segcal.
     """
 
     of: Literal["region", "structure"]
@@ -36,6 +40,7 @@ class Metric:
     title: str = ""
     better: Literal["low", "high"] = "low"
     scale: float = 1.0
+    source: str = ""  # of a plug-in's: hash of its module's file as it was when segcal took it
 
 
 def _ece(n_bins: int) -> Callable[[RegionSums], np.ndarray]:
@@ -75,7 +80,8 @@ def _accept(name: str, given: Any) -> Metric:
         raise ValueError(f"a metric's compute must be a function, got {type(given.compute).__name__}")
     if not np.isfinite(given.scale) or given.scale <= 0:
         raise ValueError(f"a metric's scale must be above 0, got {given.scale}")
-    return replace(given, title=given.title or name)
+    plugin = METRICS.plugin(name)
+    return replace(given, title=given.title or name, source=_source(plugin) if plugin else "")
 
 
 REGION_METRICS: dict[str, Callable[[RegionSums], np.ndarray]] = {
@@ -124,8 +130,21 @@ def added_metrics() -> tuple[tuple[str, str, str], ...]:
     """Name, package (name==version) and hash of the source of every metric of a plug-in, sorted.
 
     The source is there for its author, who changes it between two versions: no score is taken for one of other code.
+    It is that of the code that runs here, whatever the file holds by now.
     """
-    return tuple(sorted((name, plugin.origin, _source(plugin)) for name, plugin in METRICS.added().items()))
+    return tuple(sorted((name, plugin.origin, METRICS[name].source) for name, plugin in METRICS.added().items()))
+
+
+def require_metrics(wanted: Sequence[tuple[str, str, str]]) -> None:
+    """Raise PluginMismatch unless this process has these `added_metrics` of another one, of the same source."""
+    METRICS.require((name, origin) for name, origin, _ in wanted)
+    for name, _, source in wanted:
+        here = METRICS[name].source
+        if source and here and source != here:
+            raise PluginMismatch(
+                f"the metric '{name}' of {METRICS.plugin(name)} must be the same code in every process, got another on "
+                f"{platform.node()}; start again what runs since before the change, such as segcal serve"
+            )
 
 
 def region_values(name: str, sums: RegionSums) -> np.ndarray:
@@ -143,8 +162,8 @@ def _of_plugin(name: str, sums: RegionSums | StructureSums, subsets: int) -> np.
     what = f"the metric '{name}' of {METRICS.plugin(name)}"
     try:
         values = np.asarray(compute(_read_only(sums)), dtype=np.float64)
-    except Exception as error:
-        raise SegcalError(f"{what}: {type(error).__name__}: {error}; correct or uninstall it") from error
+    except (Exception, SystemExit) as error:
+        raise SegcalError(f"{what}: {one_line(error)}; correct or uninstall it") from error
     if values.shape != (subsets,) or np.isinf(values).any():
         got = f"shape {values.shape}" if values.shape != (subsets,) else "an infinite one"
         raise SegcalError(
@@ -161,11 +180,14 @@ def _source(plugin: Plugin) -> str:
         return ""
 
 
-def _read_only(sums: Sums) -> Sums:
+def _read_only(sums: Frozen) -> Frozen:
     """The same sums, with arrays that a plug-in cannot change under the metrics that come after it."""
     views: dict[str, Any] = {}
     for f in fields(sums):
-        if isinstance(value := getattr(sums, f.name), np.ndarray):
+        value = getattr(sums, f.name)
+        if isinstance(value, np.ndarray):
             views[f.name] = value.view()
             views[f.name].flags.writeable = False
+        elif isinstance(value, tuple):  # distances
+            views[f.name] = tuple(part and _read_only(part) for part in value)
     return replace(sums, **views)

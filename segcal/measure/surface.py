@@ -34,8 +34,8 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, flo
 
     prediction, truth: masks (Z, Y, X); spacing_mm (z, y, x). The surface of a mask is the mask without its
     6-neighbour erosion; outside the volume counts as background. Both empty: 0. One empty: NaN. For many predictions
-    of one truth build a `TruthSurface` once. Raises ValueError where the shapes differ or are not 3-D, and for a spacing
-    that is not positive.
+    of one truth build a `TruthSurface` once. Raises ValueError where the shapes differ or are not 3-D, and for a
+    spacing that is not positive.
 
     >>> hd95(np.array([[[1, 0, 0]]]), np.array([[[0, 0, 1]]]), (1.0, 1.0, 2.0))
     4.0

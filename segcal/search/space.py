@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from segcal.data.taskfile import validate
 from segcal.errors import UsageError, nearest
+from segcal.learn.losses import LOSSES
 from segcal.sweep.plan import (
     RECIPE_FIELDS,
     Plan,
@@ -98,8 +99,16 @@ class SearchPlan:
             "base": self.base, "seeds": self.seeds, "data": data_digest, "task": self.plan.task.name,
             **self.search.model_dump(include={"metric", "space", "seed"}),
         }  # fmt: skip
+        if plugins := self._plugins():
+            content["plugins"] = plugins
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return f"{self.plan.experiment}-{digest[:8]}"
+
+    def _plugins(self) -> list[str]:
+        """The packages that the task, its layout and the losses come from: another version makes other networks."""
+        losses = self.search.space["loss"].choices if "loss" in self.search.space else None
+        of_losses = {origin for loss in losses or [self.base["loss"]] for origin in LOSSES.origin(loss)}
+        return sorted({*self.plan.plugins, *of_losses})
 
     def as_yaml(self) -> str:
         """The resolved search, for the record."""

@@ -55,6 +55,8 @@ def best_first(candidates: Sequence[Candidate]) -> list[Candidate]:
 def winner_yaml(plan: SearchPlan, winner: Candidate, config: TrialConfig, tried: int, data: str, source: str) -> str:
     """A sweep file with one recipe, every setting of it resolved. config: of any of its seeds."""
     recipe = {name: _plain(value) for name, value in asdict(config).items() if name in RECIPE_FIELDS}
+    if not config.loss_options:
+        del recipe["loss_options"]  # a loss of segcal has none
     task = plan.task
     content = {
         "task": str(Path(task).absolute()) if task.endswith((".yaml", ".yml")) or Path(task).is_dir() else task,

@@ -107,4 +107,4 @@ def run_server(
     with environment(IMPATIENT):
         asyncio.run(server.serve(sockets=[listener]))
     if server.interrupted:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("analyses that were under way are finished by the next `segcal serve`")

@@ -13,6 +13,7 @@ from segcal.analysis.provenance import plugin_table
 from segcal.analysis.request import Part, Request, Resolved
 from segcal.analysis.score_cache import scoring_version
 from segcal.errors import SegcalError
+from segcal.measure.metric import added_metrics
 from segcal.plugins import PluginMismatch
 from segcal.records import Difference
 from segcal.report.tables import csv_text
@@ -69,8 +70,20 @@ def test_scores_and_answers_are_kept_by_version_and_source(packages):
     assert names() == found[0]
 
 
+def test_a_source_that_changes_under_a_process_changes_nothing_in_it(packages, study_task):
+    packages.install("more", METRICS, metrics={"gap": "gap"})
+    ((_, _, before),) = added_metrics()
+    (packages.folder / "more.py").write_text(METRICS.replace("abs", "-abs"))
+    ((_, _, after),) = added_metrics()
+    assert after == before != ""  # the code that runs is still the old one
+    with pytest.raises(
+        PluginMismatch, match=r"the metric 'gap' of more 1\.0 .* must be the same code in every process"
+    ):
+        score_job(Job(make_case(), study_task, "s", (), (), 1, 1.0, plugins=(("gap", "more==1.0", "new"),)), ())
+
+
 def test_a_worker_without_the_metric_refuses(packages, study_task):
-    job = Job(make_case(), study_task, "s", (), (), 1, 1.0, plugins=(("gap", "more==1.0"),))
+    job = Job(make_case(), study_task, "s", (), (), 1, 1.0, plugins=(("gap", "more==1.0", ""),))
     with pytest.raises(PluginMismatch, match=r"the plug-in more must be version 1\.0 on every machine, got none"):
         score_job(job, ())
     packages.install("more", "raise OSError('no licence')", metrics={"gap": "gap"})

@@ -49,7 +49,7 @@ def test_a_task_without_a_search_file(run):
     code, err = run("search", "--task", "heart")
     assert code == 2
     assert err == (
-        "segcal: no search file sweeps/heart-search.yaml here or beside the package; name one: segcal search FILE\n"
+        "segcal: no search file sweeps/heart-search.yaml here or in the package; name one: segcal search FILE\n"
     )
 
 

@@ -44,6 +44,15 @@ def test_a_store_that_does_not_answer_stops_it(capsys, monkeypatch):
     assert "must answer" in capsys.readouterr().err
 
 
+def test_pages_link_to_mlflow_without_the_account(monkeypatch):
+    asked = []
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
+    monkeypatch.setattr("segcal.service.settings.check_settings", lambda settings: asked.append(settings))
+    assert main(["serve", "--port", "0"]) == 5
+    assert asked[0].mlflow_url == "http://127.0.0.1:9"
+    assert asked[0].tracking_uri == "http://me:secret@127.0.0.1:9"
+
+
 def test_it_serves_until_it_is_told_to_stop(tmp_path):
     token = tmp_path / "token"
     token.write_text("a token that is long enough")
@@ -58,6 +67,7 @@ def test_it_serves_until_it_is_told_to_stop(tmp_path):
         began = time.monotonic()
         assert service.stop(signal.SIGINT) == 130
         assert time.monotonic() - began < 20
+        assert "segcal: interrupted; analyses that were under way are finished by the next `segcal serve`" in service.log
         assert "can be read by others; chmod 600" in service.log
         assert "a token that is long enough" not in service.log
     finally:

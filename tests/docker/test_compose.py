@@ -115,6 +115,23 @@ def test_every_port_is_this_machine_s_alone_unless_told_otherwise(file):
     }
 
 
+@pytest.mark.parametrize(("name", "spec"), OURS, ids=names(OURS))
+def test_a_node_of_ray_has_one_address(name, spec):
+    """In two networks /etc/hosts has two, in no order, and the head reaches one of them only."""
+    words = [*spec.get("entrypoint", ()), *spec["command"]]
+    if "ray-node.sh" in words:
+        assert spec["networks"] == ["lab"]
+
+
+def test_who_speaks_with_whom_shares_a_network_and_the_stores_are_not_among_them():
+    of = {name: set(spec["networks"]) for name, spec in SERVICES.items()}
+    for one, other in (("grafana", "prometheus"), ("prometheus", "serve"), ("serve", "mlflow"), ("mlflow", "postgres")):
+        assert of[one] & of[other], (one, other)
+    assert {name for name in of if "store" in of[name]} == {"postgres", "s3", "bucket", "mlflow", "mlflow-upgrade"}
+    assert of["postgres"] == of["s3"] == {"store"}
+    assert compose(env_file())["networks"]["store"] == {"internal": True}
+
+
 def test_the_ray_dashboard_is_reached_from_its_container_only():
     assert "--dashboard-host=127.0.0.1" in SERVICES["ray-head"]["command"]
 
@@ -124,6 +141,11 @@ def test_mlflow_takes_names_and_users_and_tells_nobody_by_default():
     assert "--app-name=basic-auth" in words
     assert "--allowed-hosts=mlflow:5000,localhost:5000,127.0.0.1:5000" in words
     assert SERVICES["mlflow"]["environment"]["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+    behind = compose(env_file() | {"MLFLOW_PUBLIC_URL": "https://mlflow.example.org"})["services"]["mlflow"]
+    assert "--cors-allowed-origins=https://mlflow.example.org" in behind["command"]
+    sources = SERVICES["mlflow"]["environment"]["MLFLOW_CREATE_MODEL_VERSION_SOURCE_VALIDATION_REGEX"]
+    assert all(re.search(sources, kept) for kept in ("models:/m-1", "runs:/1/model", "mlflow-artifacts:/1/2/artifacts"))
+    assert not any(re.search(sources, other) for other in ("s3://segcal/artifacts", "http://s3:8333/models:/", "/data"))
     assert "default_permission = NO_PERMISSIONS" in (DOCKER / "mlflow_auth.ini").read_text()
 
 

@@ -16,7 +16,8 @@ PROGRAMS = {
     "srun": 'while [ "${1#--}" != "$1" ]; do shift; done\nexec "$@"',
     "hostname": 'echo "10.0.0.1 192.168.0.1"',
     "ray": 'echo "ray $*" >>"$CALLS"\nif [ "$1" = start ]; then exec sleep 60; fi',
-    "segcal": """trap "echo stopped >>$CALLS; exit 130" TERM
+    "segcal": """trap "trap : TERM; sleep 1; echo stopped >>$CALLS; exit 130" TERM
+mkdir -p "$RAY_TMPDIR/session"
 echo "segcal $* at $RAY_ADDRESS" >>"$CALLS"
 cp "$RAY_AUTH_TOKEN_PATH" "$CALLS.token"
 stat -c %a "$RAY_AUTH_TOKEN_PATH" >>"$CALLS"
@@ -63,21 +64,25 @@ def test_a_job_is_a_cluster_with_a_token_and_ends_as_its_sweep_does(job, tmp_pat
     said = calls.read_text().splitlines()
     (head,) = [line for line in said if "--head" in line]
     (others,) = [line for line in said if line.startswith("ray start --block")]
-    assert "--node-ip-address 10.0.0.1 --port 23456 --ray-client-server-port 43456 --include-dashboard false" in head
+    assert "--node-ip-address 10.0.0.1 --port 23456 --ray-client-server-port 31456 --include-dashboard false" in head
     assert "--num-cpus 8 --num-gpus 2" in head
     assert "--address 10.0.0.1:23456" in others
     assert "segcal sweep --task brain at 10.0.0.1:23456" in said
     assert "600" in said
     assert len((tmp_path / "calls.token").read_text()) == 64
     assert not list((tmp_path / "shared").iterdir())  # the token is gone
+    assert not Path("/tmp/ray-123456").exists()  # and what Ray left on the node
 
 
-def test_slurm_s_signal_stops_the_sweep_gently(job):
+@pytest.mark.parametrize("signals", [1, 3])  # scancel sends more than one
+def test_slurm_s_signal_stops_the_sweep_gently(job, signals):
     process, calls = job("sweep", "--task", "brain", LASTS="30")
     while "segcal" not in calls.read_text():
         time.sleep(0.05)
     time.sleep(0.3)  # the job knows its number
-    process.terminate()
+    for _ in range(signals):
+        process.terminate()
+        time.sleep(0.2)
     assert process.wait(20) == 130
     assert calls.read_text().splitlines()[-1] == "stopped"
 

@@ -144,6 +144,17 @@ def test_mlflow_lets_in_whom_it_knows_by_names_it_knows(lab, mlflow, swept):
     assert "Invalid Host" in body
 
 
+def test_a_user_cannot_have_the_server_fetch_files_for_him(lab, mlflow, swept):
+    """A model version with a source of his own: MLflow would read it with the key of the store."""
+    user = "segcal", lab.secret("mlflow_segcal_password")
+    api = f"{mlflow}/api/2.0/mlflow"
+    assert ask(f"{api}/registered-models/create", user=user, body={"name": "trick"})[0] == 200
+    for source in ("s3://segcal/artifacts", f"{mlflow}/health", "/etc/passwd"):
+        status, body = ask(f"{api}/model-versions/create", user=user, body={"name": "trick", "source": source})
+        assert status == 400, source
+        assert "Invalid model version source" in body
+
+
 def test_another_user_sees_what_he_is_granted(lab, mlflow, swept):
     anna = "anna", "a-password-of-anna"
     (lab.folder / "secrets/anna").write_text(anna[1])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from docs._extensions.program_tables import commands
 from docs._extensions.python_pages import module_page, object_entry
 from docs._extensions.shell_blocks import language_of
 from docs._extensions.source_tree import read_tree
@@ -57,6 +58,11 @@ def test_environment_variables_are_all_told():
     assert not used - told - inside
     by_others = {"MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"}
     assert not [name for name in told - by_others if name not in source]
+
+
+def test_help_begins_with_a_capital_and_ends_with_a_stop():
+    assert "| A built-in task or the path of a task's YAML file. |" in commands()
+    assert "Train every recipe with every seed, keep all of it in MLflow." in commands()
 
 
 def test_code_in_a_docstring_leads_to_what_it_names():

@@ -30,6 +30,10 @@ def install(packages, settings, returned="logits.mean()"):
         ("def mine(logits, truth, weights, **more):\n    pass", "settings must have names of their own, got **more"),
         ("def mine(logits, truth, weights, gamma=print):\n    pass", "the default of an option must be a number"),
         (
+            "import numpy\ndef mine(logits, truth, weights, gamma=numpy.float64(2)):\n    pass",
+            "the default of an option must be a number",
+        ),
+        (
             "def mine(logits, truth, weights, gamma=float('nan')):\n    pass",
             "the default of an option must be a number",
         ),
@@ -58,6 +62,15 @@ def test_options_are_resolved_with_their_defaults(packages):
     assert options_of("m", {"maybe": 0.5})["maybe"] == 0.5
     assert silent_choice("m") == {"head": "sigmoid", "weights": "none", "seed": 0}
     assert options_of("soft_dice", {}) == {}
+
+
+def test_a_whole_number_and_a_float_are_the_same_where_floats_are_meant(packages):
+    install(packages, "*, maybe: float | None = None, steps=(0.5, 1.0), most: float | None = 3")
+    whole, floats = {"maybe": 2, "steps": [1, 2]}, {"maybe": 2.0, "steps": [1.0, 2.0]}
+    assert repr(options_of("m", whole)) == repr(options_of("m", floats)) == repr({**floats, "most": 3.0})
+    assert options_of("m", {"most": None})["most"] is None
+    with pytest.raises(UsageError, match="m maybe must be of type float, got 'much'"):
+        options_of("m", {"maybe": "much"})
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
+import os
 import sys
 
-from segcal.ledger.launch import SweepExperiment
+import pytest
+
+from segcal.ledger.launch import CALLER, SweepExperiment
 from segcal.ledger.store import open_store
 
 
@@ -9,11 +12,22 @@ def project(folder, name="segcal"):
     return str(folder)
 
 
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch):
+    monkeypatch.setenv(CALLER, "")
+
+
 def test_answers_for_a_sweep_of_segcal_only(tmp_path, monkeypatch):
     uri = project(tmp_path)
     answers = {
         ("mlflow", "run", uri, "-e", "sweep"): True,
         ("/venv/bin/mlflow", "run", uri, "-e", "sweep", "-P", "task=brain"): True,
+        ("mlflow", "run", f"file://{uri}", "-e", "sweep"): True,
+        ("mlflow", "run", "https://git.example.org/group/segcal.git", "-e", "sweep"): True,
+        ("mlflow", "run", "git@git.example.org:group/segcal", "-e", "sweep"): True,
+        ("mlflow", "run", "https://git.example.org/group/other.git", "-e", "sweep"): False,
+        ("mlflow", "run", str(tmp_path.parent), "-e", "sweep", "-P", f"data={uri}"): False,
+        ("mlflow", "run", "x" * 5000, "-e", "sweep"): False,
         ("mlflow", "run", uri, "-e", "report"): False,
         ("mlflow", "ui"): False,
         ("pytest", "run", uri, "-e", "sweep"): False,
@@ -22,6 +36,19 @@ def test_answers_for_a_sweep_of_segcal_only(tmp_path, monkeypatch):
     for argv, expected in answers.items():
         monkeypatch.setattr(sys, "argv", list(argv))
         assert SweepExperiment().in_context() is expected, argv
+
+
+def test_the_commands_work_where_mlflow_was_called(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for entry in ("sweep", "report"):
+        os.environ[CALLER] = ""
+        monkeypatch.setattr(sys, "argv", ["mlflow", "run", "https://git.example.org/segcal", "-e", entry])
+        SweepExperiment()
+        assert os.environ[CALLER] == str(tmp_path)
+    os.environ[CALLER] = ""
+    monkeypatch.setattr(sys, "argv", ["mlflow", "run", "https://git.example.org/other", "-e", "sweep"])
+    SweepExperiment()
+    assert os.environ[CALLER] == ""
 
 
 def test_does_not_answer_for_other_projects(tmp_path, monkeypatch):

@@ -45,6 +45,17 @@ def test_a_store_that_does_not_answer_is_named_in_one_line(uri, tmp_path):
     assert "\n" not in message
 
 
+def test_what_is_said_of_a_store_holds_no_password():
+    with pytest.raises(StoreUnreachable) as caught:
+        open_store("http://me:secret@127.0.0.1:9")
+    assert "me:***@127.0.0.1:9" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    refusal = ConnectionError("no answer from http://me:secret@127.0.0.1:9/api; who@there?")
+    call, _ = answering(*[refusal] * 5)
+    with pytest.raises(StoreUnreachable, match=r"http://me:\*\*\*@127.0.0.1:9/api; who@there"):
+        patiently(call, lambda pause_s: None)
+
+
 def answering(*answers):
     """A call that gives or raises one of these after the other."""
     left = list(answers)

@@ -51,11 +51,19 @@ def test_of_a_region_and_of_a_structure(packages):
         ("lambda r: r.absent", "AttributeError: 'RegionSums' object has no attribute 'absent'"),
         ("lambda r: np.full(r.nll.shape, np.inf)", "got an infinite one"),
         ("lambda r: np.multiply(r.brier, 0, out=r.brier)", "read-only"),
+        ("lambda r: exit('no\\nlicence')", "SystemExit: no licence; correct or uninstall it"),
     ],
 )
 def test_what_one_gets_wrong_is_told_with_its_name(packages, body, reason):
     packages.install("more", HEAD + f"bad = Metric('region', {body})\n", metrics={"bad": "bad"})
     with pytest.raises(SegcalError, match=rf"the metric 'bad' of more 1\.0 \(more:bad\).*{reason}"):
+        scores()
+
+
+def test_distances_are_read_only_too(packages):
+    code = "bad = Metric('structure', lambda s: s.distances[0].to_truth.sort())\n"
+    packages.install("more", HEAD + code, metrics={"bad": "bad"})
+    with pytest.raises(SegcalError, match=r"the metric 'bad' of more .*read-only"):
         scores()
 
 

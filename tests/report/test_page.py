@@ -5,9 +5,10 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from segcal.records import Table
+from segcal.records import Cell, Interval, Table
 from segcal.report.figures import FIGURES
 from segcal.report.page import sections, write_report
+from tests.service.browser import browser  # noqa: F401 (a fixture)
 
 NAN = float("nan")
 SCORES = pd.DataFrame({"case_id": ["Case00", "Case01"], "nll": [0.1, NAN]})
@@ -88,6 +89,32 @@ def test_cells_name_spread_and_ci(folder):
     assert "1 of 8 left out" in html
     assert '<tr class="marked"><th>Brain (L_DSC) †</th>' in html
     assert "Ensembles lower the NLL &amp; more." in html
+
+
+def wide(structures, spread):
+    """The first table of a task with so many structures, its cells as wide as they become."""
+    cell = Cell(0.543, Interval(*spread, "spread"), Interval(*spread, "ci"), n=12, excluded=0)
+    columns = ("NLL", "Brier", "ECE %", "class-wise ECE %", *(f"Dice non-enhancing {n}" for n in range(structures)))
+    rows = tuple((title, (cell,) * len(columns)) for title in ("ce_mc, MC dropout", "dice, ensemble of 50"))
+    return Table("box", "Calibration in the box, and Dice", "Means.", columns, rows, ("low",) * len(columns))
+
+
+@pytest.mark.parametrize(("structures", "fits"), [(3, True), (12, False)])
+def test_a_table_fits_the_screen_or_scrolls_beside_its_first_column(full_report, tmp_path, request, structures, fits):
+    look = request.getfixturevalue("browser")
+    write_report(replace(bare(full_report), tables=(wide(structures, (0.266, 0.750)),)), SCORES, tmp_path / "out")
+    look.size(1280, 900)
+    look.open((tmp_path / "out" / "report.html").as_uri())
+    measure = """const box = document.querySelector(".scroll"); box.scrollLeft = 9999;
+        return [box.scrollWidth <= box.clientWidth, document.documentElement.scrollWidth,
+                box.querySelector("tbody th").getBoundingClientRect().left - box.getBoundingClientRect().left]"""
+    assert look.js(measure) == [fits, 1280, 0]
+    look.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        look.size(1032, 700)  # A4 on its side, without its margins
+        assert look.js("return document.documentElement.scrollWidth") == 1032 or not fits
+    finally:
+        look.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 def test_laws_have_a_page_and_a_summary(full_report, folder):

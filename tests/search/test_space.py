@@ -256,6 +256,7 @@ def test_the_winners_file_is_a_sweep_of_the_same_trials(write, cohort, tmp_path,
     winner = Candidate(3, drawn, "finished", 0.5, {0: 0.25, 1: 0.75}, 6)
     configs = plan.candidate("winner", drawn, cohort.digest, cohort.class_voxels)
     text = winner_yaml(plan, winner, configs[0], 4, "blobs", "segcal search search.yaml")
+    assert "loss_options" not in text  # a loss of segcal has none
     assert "# Mean validation Dice over 2 seeds: 0.5000 ± 0.2500 (standard error over seeds)" in text
     assert "The best of 4 candidates of the search 'tiny-search'" in text
     assert "optimistic" in text

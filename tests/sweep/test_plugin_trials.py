@@ -124,6 +124,25 @@ def test_an_option_may_be_searched(installed, write):
         load_search(write({"focal": RECIPES["focal"]}, search={"space": {"loss_options.gama": {"low": 1, "high": 2}}}))
 
 
+def test_another_version_is_another_search(installed, write):
+    def studies():
+        search = {"trials": 2, "space": {"lr": {"low": 0.001, "high": 0.01}}}
+        both = {"trials": 2, "space": {"loss": {"choices": ["cross_entropy", "focal"]}}}
+        return [
+            load_search(write({"x": {"loss": loss}}, search=asked, task=task)).study("d")
+            for loss, asked, task in [
+                ("focal", search, "brain"), ("cross_entropy", search, "liver"), ("cross_entropy", both, "brain"),
+                ("cross_entropy", search, "brain"),
+            ]
+        ]  # fmt: skip
+
+    before = studies()
+    installed.upgrade("segcal-focal", "0.1.0", "0.2.0")
+    installed.upgrade("organs", "3.0", "3.1")
+    installed.look_again()
+    assert [now == then for now, then in zip(studies(), before, strict=True)] == [False, False, False, True]
+
+
 def test_a_worker_refuses_what_it_has_in_another_version(installed, write, tmp_path):
     config = configs(write())["focal"]
     storage = Storage(str(tmp_path / "records"))

@@ -3,11 +3,12 @@
 Reading, checking and preparing are shared by all, those of plug-ins too.
 """
 
-__all__ = ["LAYOUTS", "Layout", "find_cases", "recognise"]
+__all__ = ["LAYOUTS", "Layout", "find_cases", "recognise", "task_of"]
 
+import contextlib
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from segcal.data.case_files import Found
 from segcal.data.faults import DataFault, MissingCase
 from segcal.data.layouts import acdc, brats, csv_table, msd, nnunet, promise12, prostatex
 from segcal.errors import BadData, SegcalError, UsageError, nearest
-from segcal.plugins import Extensions
+from segcal.plugins import Extensions, one_line
 from segcal.tasks import TASKS, TaskSpec
 
 log = logging.getLogger(__name__)
@@ -62,11 +63,23 @@ def recognise(root: Path) -> str | None:
 def _looks_like(name: str, root: Path) -> bool:
     try:
         return bool(LAYOUTS[name].recognise(root))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if name in LAYOUTS.built_in:
             raise
-        log.warning("%s: the layout '%s' of a plug-in was not asked: %s: %s", root, name, type(error).__name__, error)
+        log.warning("%s: the layout '%s' of a plug-in was not asked: %s", root, name, one_line(error))
         return False
+
+
+def task_of(root: Path, name: str) -> TaskSpec:
+    """The task that a folder in this layout tells. Raises UsageError where the layout tells none."""
+    suggest = LAYOUTS[name].task
+    if suggest is None:
+        raise UsageError(f"{root}: the {name} layout does not tell the labels; name a task with --task")
+    with _of_plugin(name, root):
+        task = suggest(root)
+        if not isinstance(task, TaskSpec):
+            raise TypeError(f"task must return a segcal.tasks.TaskSpec, got {type(task).__name__}")
+        return replace(task, layout=name)
 
 
 def find_cases(root: Path, task: TaskSpec) -> Found:
@@ -104,15 +117,21 @@ def find_cases(root: Path, task: TaskSpec) -> Found:
 
 
 def _found(name: str, root: Path, task: TaskSpec) -> Found:
-    """What the layout finds. Raises BadData, in one line, for what a plug-in's own code raises."""
-    try:
+    with _of_plugin(name, root):
         found = LAYOUTS[name].find(root, task)
         if not isinstance(found, Found):
             raise TypeError(f"find must return a segcal.data.case_files.Found, got {type(found).__name__}")
+        return found
+
+
+@contextlib.contextmanager
+def _of_plugin(name: str, root: Path) -> Iterator[None]:
+    """A call of a layout. Raises BadData, in one line, for what a plug-in's own code raises."""
+    try:
+        yield
     except (SegcalError, OSError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if (plugin := LAYOUTS.plugin(name)) is None:
             raise
-        raise BadData(f"{root}: the layout '{name}' of {plugin}: {type(error).__name__}: {error}") from error
-    return found
+        raise BadData(f"{root}: the layout '{name}' of {plugin}: {one_line(error)}") from error

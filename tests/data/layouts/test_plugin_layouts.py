@@ -1,11 +1,12 @@
 """Layouts and tasks of plug-ins beside those of segcal."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
 from segcal.data.layouts import LAYOUTS, find_cases, recognise
 from segcal.data.phantom.embedded import write_cohort
+from segcal.data.prepare import prepare
 from segcal.data.taskfile import load_task, task_yaml
 from segcal.errors import BadData, UsageError
 from segcal.tasks import TASKS
@@ -85,6 +86,40 @@ def test_errors_of_its_code_name_it(packages, tmp_path, caplog):
         find_cases(tmp_path, load_task("brain", {"layout": "ours"}))
     with pytest.raises(BadData, match=r"find must return a segcal.data.case_files.Found, got list"):
         find_cases(tmp_path, load_task("brain", {"layout": "empty"}))
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ("{}['labels']", "KeyError: 'labels'"),
+        ("exit('no licence')", "SystemExit: no licence"),
+        ("None", r"TypeError: task must return a segcal\.tasks\.TaskSpec, got NoneType"),
+    ],
+)
+def test_errors_in_telling_the_task_of_a_folder_name_it_too(packages, tmp_path, told, reason):
+    packages.install(
+        "wrong", "from segcal.data.layouts import Layout\n"
+        f"ours = Layout(lambda root, task: exit('two\\nlines'), lambda root: True, lambda root: {told})\n",
+        layouts={"ours": "ours"},
+    )  # fmt: skip
+    with pytest.raises(BadData, match=rf"the layout 'ours' of wrong 1\.0 \(wrong:ours\): {reason}$"):
+        load_task(str(tmp_path))
+    with pytest.raises(BadData, match=r"SystemExit: two lines$"):
+        find_cases(tmp_path, load_task("brain", {"layout": "ours"}))
+
+
+def test_a_label_with_a_grid_of_its_own_makes_other_data(packages, tmp_path, tiny_task):
+    package = PACKAGE.replace(
+        'return LAYOUTS["brats"].find(root, task)',
+        'cases = LAYOUTS["brats"].find(root, task).cases\n'
+        '    own = (root / "OWN_GRID").is_file()\n'
+        "    return Found([replace(case, label_has_own_grid=own) for case in cases])",
+    )
+    packages.install("our-hospital", package, "2.1", layouts={"ours": "ours"})
+    root, task = write_blobs(tmp_path / "data"), replace(tiny_task, layout="ours")
+    before = prepare(root, task).digest
+    (root / "OWN_GRID").touch()
+    assert prepare(root, task).digest != before
 
 
 def test_values_of_a_task_are_checked_as_those_of_a_file_are(packages):

@@ -12,7 +12,8 @@ import pytest
 from segcal.data.check import check_cohort
 from segcal.data.layouts import find_cases
 from segcal.data.phantom import embedded
-from segcal.data.phantom.embedded import EMBEDDED, embedded_cohort, write_cohort
+from segcal.data.phantom.embedded import EMBEDDED, SEED, embedded_cohort, write_cohort
+from segcal.data.prepare_case import read_case
 from segcal.data.taskfile import load_task
 from segcal.data.voxels.read import read_image
 from segcal.errors import UsageError
@@ -123,11 +124,36 @@ def test_what_was_not_finished_is_never_found(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("task", ["brain", "prostate"])
+def test_the_same_patients_as_an_nnunet_folder(tmp_path, task):
+    """Images and labels on one grid, labels numbered from 1, two new images without labels."""
+    write_cohort(task, tmp_path / "Dataset501_Mine", cases=6, size=32, layout="nnunet")
+    EMBEDDED[task].write(tmp_path / "own", 1, 6, 32, SEED)
+    root = tmp_path / "Dataset501_Mine"
+    folders = sorted(path.name for path in root.iterdir())
+    assert folders == ["dataset.json", "imagesTr", "imagesTs", "labelsTr"]
+    theirs = load_task(str(root))
+    assert theirs.labels == dict(enumerate(load_task(task).structures, start=1))
+    assert [check.message for check in check_cohort(root, theirs) if check.fault] == []
+    cases = find_cases(root, theirs).cases
+    assert [case.case_id for case in cases] == [f"{task}_{number:03d}" for number in range(1, 5)]
+    new = sorted(path.name for path in (root / "imagesTs").iterdir())
+    assert new == [f"{task}_{number:03d}_{n:04d}.nii.gz" for number in (5, 6) for n in range(len(theirs.channels))]
+    one, other = cases[1], find_cases(tmp_path / "own", load_task(task)).cases[0]
+    (volumes, label), (same, outline) = read_case(one, theirs), read_case(other, load_task(task))
+    assert list(volumes) == list(same)
+    for name, volume in volumes.items():
+        np.testing.assert_array_equal(volume.array, same[name].array)
+    np.testing.assert_array_equal(label.array, outline.array)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         ({"task": "lung"}, "no embedded data for task 'lung'"),
         ({"cases": 3}, "cases must be at least 4"),
+        ({"cases": 5, "layout": "nnunet"}, r"at least 6 \(train, val, test and new images\), got cases=5"),
+        ({"layout": "msd"}, "written as nnunet, or as the task's own layout, got 'msd'"),
         ({"size": 16}, "size must be at least 32 voxels, got size=16"),
         ({"out": "."}, "--out must be a new folder"),
     ],
@@ -135,4 +161,6 @@ def test_what_was_not_finished_is_never_found(tmp_path, monkeypatch):
 def test_a_wrong_request(tmp_path, more, message):
     given = {"task": "brain", "out": "new", **more}
     with pytest.raises(UsageError, match=message):
-        write_cohort(given["task"], tmp_path / given["out"], given.get("cases"), given.get("size"))
+        write_cohort(
+            given["task"], tmp_path / given["out"], given.get("cases"), given.get("size"), layout=given.get("layout")
+        )
