@@ -67,7 +67,7 @@ def ray_cluster(say: Callable[[str], None], address: str | None = None) -> Itera
 @contextlib.contextmanager
 def _told_in_a_line() -> Iterator[None]:
     """Processes that Ray lost and cannot do without, as a SegcalError. What a task itself raised stays what it is."""
-    from ray.exceptions import RayError, RayTaskError
+    from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError, WorkerCrashedError
 
     try:
         yield
@@ -77,9 +77,12 @@ def _told_in_a_line() -> Iterator[None]:
             cause = cause.__cause__
         if cause is None or isinstance(cause, RayTaskError) or isinstance(error, SegcalError):
             raise
+        remedy = "see Ray's logs"
+        if isinstance(cause, OutOfMemoryError | RayActorError | WorkerCrashedError):
+            remedy = "free some memory, or run fewer at a time (resources.cpus)"
         raise SegcalError(
-            f"Ray must keep its processes, got: {_first_line(cause)}; what was done is kept: free some memory, or run "
-            "fewer at a time (resources.cpus), and call the same command again"
+            f"Ray must keep its processes, got: {_first_line(cause)}; what was done is kept: {remedy}, and call "
+            "the same command again"
         ) from error
 
 

@@ -54,8 +54,12 @@ def examine(task: str) -> dict[str, Any]:
 
 def _extras() -> str:
     """Which are installed, by the requirements that segcal itself was installed with."""
+    try:
+        requirements = importlib.metadata.requires("segcal") or []
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown: segcal lies on the path and is not installed"
     missing = set()
-    for requirement in importlib.metadata.requires("segcal") or []:
+    for requirement in requirements:
         name, extra = re.match(r"[\w.-]+", requirement), re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
         if name and extra and not list(importlib.metadata.distributions(name=name[0])):
             missing.add(extra[1])

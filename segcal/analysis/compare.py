@@ -105,7 +105,7 @@ def compare(
     """
     values = {(m, c): scores.by_patient(m, c.name) * c.scale for m in methods for c in columns}
     tests = [(a, b, c) for c in columns for a, b in itertools.combinations(methods, 2)]
-    resamples = max(n_resamples, int(2 * FINEST * len(tests) / SIGNIFICANT))
+    resamples = _enough(n_resamples, len(tests))
     adjusted: dict[tuple[Method, Method, Column], float] = {}
     if tests:
         differences = np.stack([values[a, c] - values[b, c] for a, b, c in tests], axis=1)
@@ -168,8 +168,10 @@ def difference_table(
 def recipe_table(scores: Scores, methods: Sequence[Method], columns: Sequence[Column], seed: int, n: int) -> Table:
     """Differences between the recipes' single models when other seeds might have been trained: seeds x patients."""
     singles = [method for method in methods if method.size == 1]
+    pairs = list(itertools.combinations(singles, 2))
+    n = _enough(n, len(pairs) * len(columns))
     rows, p_values = [], []
-    for b, a in itertools.combinations(singles, 2):
+    for b, a in pairs:
         cells = []
         for c in columns:
             first, second = scores.by_draw(a, c.name) * c.scale, scores.by_draw(b, c.name) * c.scale
@@ -203,6 +205,11 @@ def cell_of(values: np.ndarray, seed: int, n_resamples: int) -> Cell:
         n=len(values) - missing,
         excluded=missing,
     )
+
+
+def _enough(n_resamples: int, tests: int) -> int:
+    """Resamples with which a family of so many tests can reach SIGNIFICANT after Holm's correction; see `compare`."""
+    return max(n_resamples, int(2 * FINEST * tests / SIGNIFICANT))
 
 
 def finest_p(patients: np.ndarray | int) -> np.ndarray:

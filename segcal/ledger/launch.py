@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
-from segcal.errors import StoreUnreachable
+from segcal.errors import SegcalError
 from segcal.ledger.names import DEFAULT_EXPERIMENT
 
 # No import of mlflow up here: MLflow loads this class while it is being imported itself.
@@ -44,8 +44,9 @@ class SweepExperiment:
         named = [word.removeprefix("experiment=") for word in sys.argv if word.startswith("experiment=")]
         try:
             return experiment_id(open_store(), (named[-1] if named else "") or DEFAULT_EXPERIMENT)
-        except StoreUnreachable as error:
-            raise SystemExit(f"segcal: {error}") from None
+        except SegcalError as error:
+            print(f"segcal: {error}", file=sys.stderr)
+            raise SystemExit(error.exit_code) from None
 
 
 def _runs_segcal(argv: Sequence[str]) -> bool:

@@ -22,10 +22,15 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def shown(uri: str) -> str:
-    """The URI for a message, or a message with URIs in it: without passwords."""
-    return re.sub(r"(//[^/:@\s]*):[^/@\s]*@", r"\1:***@", uri)
+    """The URI for a message, or a message with URIs in it: without passwords, and without tokens in their place.
+
+    A password reaches to the last @ before the query: those that were not encoded may have a / or an @ in them.
+    """
+    uri = re.sub(r"([?&](?:password|pwd|token)=)[^&\s]*", r"\1***", uri, flags=re.IGNORECASE)
+    uri = re.sub(r"(//[^/:@\s]*):[^?\s]*@", r"\1:***@", uri)
+    return re.sub(r"(https?://)[^/:@\s]+@", r"\1***@", uri)
 
 
 def anonymous(uri: str) -> str:
     """The URI as a place: without the account and the password that one gets there with."""
-    return re.sub(r"//[^/@\s]*@", "//", uri)
+    return re.sub(r"//(?:[^/@\s]*|[^/:@\s]*:[^?\s]*)@", "//", uri)

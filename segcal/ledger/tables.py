@@ -7,12 +7,13 @@ is a few versions old would be migrated by the first command that looks at it, w
 __all__ = ["check_tables"]
 
 import contextlib
+from importlib.resources import files
 
 import mlflow
 import sqlalchemy
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from mlflow.store.db.utils import _get_alembic_config, _get_latest_schema_revision, _get_schema_version
 
 from segcal.errors import StoreUnreachable, needs
 from segcal.ledger.location import shown, sqlite_file
@@ -36,24 +37,19 @@ def check_tables(uri: str) -> None:
     else:
         engine = sqlalchemy.create_engine(uri)
     try:
-        found = _get_schema_version(engine)
+        with engine.connect() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
     finally:
         engine.dispose()
-    expected = _get_latest_schema_revision()
+    revisions = ScriptDirectory(str(files("mlflow.store.db_migrations")))
+    expected = revisions.get_current_head()
     if found is None or found == expected:
         return
-    remedy = (
-        f"take a backup, then: mlflow db upgrade {shown(uri)}"
-        if _is_known(found)
-        else ("a newer MLflow made it: pip install -U mlflow")
-    )
+    remedy = "a newer MLflow made it: pip install -U mlflow"
+    with contextlib.suppress(CommandError):  # of a revision that it does not know
+        revisions.get_revision(found)
+        remedy = f"take a backup, then: mlflow db upgrade {shown(uri)}"
     raise StoreUnreachable(
         f"the tracking store must have the tables of MLflow {mlflow.__version__} (schema {expected}), got schema "
         f"{found} in {shown(uri)}; {remedy}"
     )
-
-
-def _is_known(revision: str) -> bool:
-    with contextlib.suppress(CommandError):
-        return ScriptDirectory.from_config(_get_alembic_config("")).get_revision(revision) is not None
-    return False

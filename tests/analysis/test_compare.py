@@ -237,15 +237,28 @@ def test_recipes_are_compared_over_seeds_and_patients(gland):
         make_rows(EN_A, {"nll@box": np.zeros(6)}),
     )
     percent = Column("ECE %", "ece@box", scale=100.0)
-    ((title, (nll, ece)),) = recipe_table(scores, [A, EN_A, B], [NLL, percent], 3, 400).rows
+    ((title, (nll, ece)),) = recipe_table(scores, [A, EN_A, B], [NLL, percent], 3, 2000).rows
     assert title == "dice minus ce"
     by_hand = [
-        hierarchical_bootstrap(b, a, np.random.default_rng(3), 400),
-        hierarchical_bootstrap(b[:, ::-1], a, np.random.default_rng(3), 400),
+        hierarchical_bootstrap(b, a, np.random.default_rng(3), 2000),
+        hierarchical_bootstrap(b[:, ::-1], a, np.random.default_rng(3), 2000),
     ]
     assert nll.point == pytest.approx(b.mean() - a.mean())
     np.testing.assert_allclose([(c.point, c.ci.low, c.ci.high) for c in (nll, ece)], [h[:3] for h in by_hand])
     np.testing.assert_allclose([nll.p, ece.p], holm([max(h[3], 2 / 2**6) for h in by_hand]))
+
+
+def test_recipes_of_a_large_family_can_differ_significantly(gland):
+    patients, recipes = 14, [replace(A, label=f"r{i}", recipe=f"r{i}") for i in range(6)]
+    rows = [
+        make_rows(recipe, {"nll@box": np.full(patients, float(i)), "ece@box": np.full(patients, float(i))}, draw)
+        for i, recipe in enumerate(recipes)
+        for draw in range(3)
+    ]
+    table = recipe_table(make_scores(gland, *rows), recipes, [NLL, Column("ECE", "ece@box")], 0, 1000)
+    smallest = min(cell.p for _, cells in table.rows for cell in cells)
+    assert smallest < SIGNIFICANT  # 30 tests: 1000 resamples give none below 30 x 2/1001 = 0.06
+    assert "24000 resamples" in table.caption
 
 
 def test_a_recipe_of_one_seed_has_a_difference_and_no_interval(gland):

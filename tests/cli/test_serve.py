@@ -67,7 +67,7 @@ def test_it_serves_until_it_is_told_to_stop(tmp_path):
         began = time.monotonic()
         assert service.stop(signal.SIGINT) == 130
         assert time.monotonic() - began < 20
-        assert "segcal: interrupted; analyses that were under way are finished by the next `segcal serve`" in service.log
+        assert "interrupted; analyses that were under way are finished by the next `segcal serve`" in service.log
         assert "can be read by others; chmod 600" in service.log
         assert "a token that is long enough" not in service.log
     finally:

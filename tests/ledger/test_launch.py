@@ -64,3 +64,14 @@ def test_the_experiment_is_calib_or_the_one_asked_for(tmp_path, monkeypatch):
     assert client.get_experiment(SweepExperiment().get_experiment_id()).name == "calib"
     monkeypatch.setattr(sys, "argv", ["mlflow", "run", ".", "-e", "sweep", "-P", "experiment=mine"])
     assert client.get_experiment(SweepExperiment().get_experiment_id()).name == "mine"
+
+
+def test_a_store_that_is_away_ends_mlflow_with_the_line_and_the_code_of_segcal(monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setattr(sys, "argv", ["mlflow", "run", ".", "-e", "sweep"])
+    with pytest.raises(SystemExit) as ended:
+        SweepExperiment().get_experiment_id()
+    assert ended.value.code == 5
+    assert capsys.readouterr().err.startswith(
+        "segcal: the tracking store must answer, got no answer from http://127.0.0.1:9"
+    )

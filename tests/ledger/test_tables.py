@@ -11,11 +11,11 @@ from mlflow.store.tracking.dbmodels.initial_models import Base
 
 from segcal.cli import main
 from segcal.errors import StoreUnreachable
-from segcal.ledger.location import shown
+from segcal.ledger.location import anonymous, shown
 from segcal.ledger.store import open_store
 from segcal.ledger.tables import check_tables
 
-OLD = "4465047574b1"  # MLflow 2.18: whole tables of today's are missing, and MLflow adds them unasked
+OLD = "4465047574b1"  # of MLflow 2: whole tables of today's are missing, and MLflow adds them unasked
 
 
 def revisions() -> list[str]:
@@ -114,9 +114,17 @@ def test_an_old_postgresql_is_refused_without_its_password(postgres):
         ("postgresql+psycopg://me:a%40b@host:5432/x", "postgresql+psycopg://me:***@host:5432/x"),
         ("postgresql+psycopg://me@host/x", "postgresql+psycopg://me@host/x"),
         ("http://me:secret@host:5000", "http://me:***@host:5000"),
+        ("postgresql+psycopg://me:p/ss@w@host/x?sslmode=require", "postgresql+psycopg://me:***@host/x?sslmode=require"),
+        ("postgresql+psycopg://me@host/x?password=secret&a=1", "postgresql+psycopg://me@host/x?password=***&a=1"),
+        ("https://a-token@host/x", "https://***@host/x"),
         ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
         ("sqlite:////a/b@c:d.db", "sqlite:////a/b@c:d.db"),
     ],
 )
 def test_no_password_is_shown(uri, expected):
     assert shown(uri) == expected
+
+
+@pytest.mark.parametrize("account", ["", "me@", "me:secret@", "me:p/ss@w@", "a-token@"])
+def test_a_place_is_the_same_whoever_goes_there(account):
+    assert anonymous(f"https://{account}host:5000/x") == "https://host:5000/x"
