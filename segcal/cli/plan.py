@@ -41,7 +41,7 @@ def add_sweep_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--task", help="a built-in task or the path of a task's YAML file")
     verb.add_argument("--data", default="embedded", metavar="DIR", help="folder of images (default: the embedded data)")
     verb.add_argument("--ood", metavar="DIR", help="folder of the cohort that is only tested on, such as PROMISE12")
-    verb.add_argument("--scale", help="a scale of the sweep file, such as demo, study or paper (default: demo, where there is one)")
+    verb.add_argument("--scale", help="a scale of the sweep file: demo, study, paper (default: demo, where it has one)")
     verb.add_argument("--experiment", help="MLflow experiment (default: the sweep file's, calib)")
     verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
                       help="replace a value of the sweep file: seeds=2, epochs=10, recipes.ce.lr=0.01; "
