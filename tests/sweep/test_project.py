@@ -177,9 +177,9 @@ def test_a_trial_is_told_while_it_runs_and_when_it_ends(sweep):
     projection = Projection(sweep.client, sweep.run, sweep.storage, sweep.said.append, Clock())
     projection.start()
     view = Telling(projection)
-    view.began(KEYS[0])
     journal = sweep.journal()
     sweep.train(until=2, end="", journal=journal)
+    view.began(KEYS[0])  # not before: after one epoch it would be told of that one
     until(lambda: "READY" in [str(m.status) for m in sweep.client.search_logged_models([sweep.run.experiment_id])])
     assert (sweep.history(), sweep.checkpoints()) == (ALL[:2], [2])
     assert sweep.runs()[0].info.status == "RUNNING"

@@ -117,7 +117,7 @@ def test_keys_on_a_slider_change_picture_and_url(page, case_url):
 def test_every_control_has_a_name(page, case_url):
     page.open(f"{case_url}?view=slices")
     controls = page.all("#controls select, #controls input:not([type=hidden])")
-    assert [control.accessible_name for control in controls] == [
+    assert [control.accessible_name.strip() for control in controls] == [
         "Method", "Member", "Image", "Overlay", "Structure", "Opacity", "Threshold", "True outline", "View",
         "z, axial", "y, coronal", "x, sagittal",
     ]  # fmt: skip
