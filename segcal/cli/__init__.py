@@ -58,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f" ({error.filename})" if error.filename else ""
         full = error.errno == errno.ENOSPC or "free space" in str(error)  # numpy says it without a number
         remedy = "; free some, or set SEGCAL_HOME to another disk" if full else ""
+        if error.errno in (errno.EACCES, errno.EROFS):
+            remedy = "; work in a folder that is yours, or name one with --out"
         print(f"segcal: {error.strerror or error}{where}{remedy}", file=sys.stderr)
         return 1
 

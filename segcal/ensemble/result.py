@@ -171,7 +171,7 @@ def _seen_mm(ensemble: Ensemble, outcome: Outcome) -> str:
 def _extrapolated(ensemble: Ensemble, entropies: dict[str, float]) -> list[str]:
     lines = ((name, ensemble.manifest.dice.get(name), entropy) for name, entropy in entropies.items())
     return [
-        f"H(S) of {name} is {entropy:.3g} nats, beyond the {line.low_entropy:.3g} to {line.high_entropy:.3g} of the "
+        f"H(S) of {name} is {entropy:.4g} nats, beyond the {line.low_entropy:.4g} to {line.high_entropy:.4g} of the "
         "cases that its Dice was fitted to: the predicted Dice is extrapolated"
         for name, line, entropy in lines
         if line is not None and _is_beyond(line, entropy)

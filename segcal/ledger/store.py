@@ -65,7 +65,9 @@ def open_store(uri: str | None = None) -> MlflowClient:
         reason = _reason(error)
         refused = isinstance(error, MlflowException) and error.get_http_status_code() in (401, 403)
         remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or see its --allowed-hosts"
-        if not refused:
+        if path := sqlite_file(uri):
+            remedy = f"{path} and its folder must be there and writable; or set MLFLOW_TRACKING_URI to another"
+        elif not refused:
             remedy = "start it, or set MLFLOW_TRACKING_URI to one that does"
         raise StoreUnreachable(
             f"the tracking store must answer, got no answer from {shown(uri)} ({reason}); {remedy}"

@@ -266,6 +266,9 @@ def _setting(text: str) -> dict[str, Any]:
     path = key.strip().split(".")
     if path[0] in RECIPE_FIELDS:
         path = ["training", *path]
+    elif path[0] not in SweepFile.model_fields:
+        known = RECIPE_FIELDS | {*SweepFile.model_fields}
+        raise UsageError(f"--set: no key named '{path[0]}'; {nearest(path[0], known)}")
     try:
         nested: Any = yaml.safe_load(value)
     except yaml.YAMLError:

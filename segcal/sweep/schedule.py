@@ -106,7 +106,7 @@ def _trainable(config: dict[str, Any], assignments: list[Assignment], run: Run) 
     def report(record: EpochRecord) -> None:
         nonlocal epoch, best, due
         epoch, best, now = record.epoch, max(best, record.val_dice), time.monotonic()
-        if now >= due:
+        if record.state is not None and now >= due:  # of a trial that goes on, epochs on record are only counted
             due = now + min(max((now - started) / 20, _SHORTEST_S), _LONGEST_S)
             tune.report({"epoch": epoch, "val_dice": record.val_dice, "best_dice": best, "step": record.step})
 

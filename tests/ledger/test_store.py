@@ -42,6 +42,7 @@ def test_a_store_that_does_not_answer_is_named_in_one_line(uri, tmp_path):
     message = str(caught.value)
     assert uri in message
     assert "MLFLOW_TRACKING_URI" in message
+    assert ("must be there and writable" in message) == uri.startswith("sqlite")
     assert "\n" not in message
 
 

@@ -78,7 +78,7 @@ def test_settings_reach_every_level(sweep):
         ({}, ["epochs"], "must read key=value, got 'epochs'"),
         ({}, ["epochs=0"], "epochs must be above 0, got 0"),
         ({}, ["dropout=1"], "dropout must lie in"),
-        ({}, ["epoch=3"], "no key named 'epoch'"),
+        ({}, ["epoch=3"], "--set: no key named 'epoch'; did you mean 'epochs'?"),
     ],
 )
 def test_bad_sweeps_say_what_is_wrong_in_one_line(sweep, changes, settings, message):

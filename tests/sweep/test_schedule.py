@@ -11,6 +11,7 @@ import pytest
 from segcal.ledger.names import tag
 from segcal.ledger.read import models
 from segcal.ledger.store import open_store
+from segcal.records import EpochRecord
 
 
 def segcal(folder, *argv):
@@ -35,6 +36,21 @@ def test_one_bad_trial_does_not_stop_the_others(swept):
     assert sorted(result["failed"]) == ["broken seed 0", "broken seed 1"]
     assert "2 of 6 trials failed, the others finished: broken seed 0: FloatingPointError" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_of_a_trial_that_goes_on_only_new_epochs_are_told(monkeypatch):
+    from segcal.sweep import schedule
+
+    def run(assignment, report):
+        for epoch in (1, 2):  # on record
+            report(EpochRecord(epoch, 0.5, 0.9 - epoch / 10, (0.5,), 0.005, 1.0))
+        report(EpochRecord(3, 0.5, 0.4, (0.4,), 0.005, 1.0, state=dict))
+
+    told = []
+    monkeypatch.setattr(schedule.tune, "report", told.append)
+    schedule._trainable({"index": 0}, [None], run)
+    assert [(record["epoch"], record["best_dice"]) for record in told] == [(3, 0.8), (3, 0.8)]
+    assert told[-1]["finished"]
 
 
 def test_progress_names_trial_epoch_and_eta(swept):
