@@ -57,6 +57,7 @@ class Jobs:
         self._mine: dict[str, Analysis] = {}  # by run id, in the order of acceptance
         self._changed = threading.Condition()
         self._asking = threading.Lock()  # two equal requests are one
+        self._cancelled: set[str] = set()  # runs: a list read a moment ago may still call them RUNNING
         self._closing = threading.Event()
         self._recent = Recent(FRESH_S)
         self._threads: list[threading.Thread] = []
@@ -135,6 +136,7 @@ class Jobs:
             if job is None:
                 raise Refusal(409, "an analysis is cancelled where it is computed, got one of another process")
             job.cancelled.set()
+            self._cancelled.add(run.run_id)
             waits = not job.running
         if waits:
             self._end(job, "KILLED")
@@ -172,8 +174,7 @@ class Jobs:
 
     def _counts(self, run: ReportRun) -> bool:
         """Whether somebody who can be asked computes it, to its end: us, another process, or who takes over from it."""
-        mine = self._mine.get(run.run_id)
-        return not (mine and mine.cancelled.is_set()) and bool(run.holder or run.progress.get("holder"))
+        return run.run_id not in self._cancelled and bool(run.holder or run.progress.get("holder"))
 
     def _runs(self, analysis_id: str) -> list[ReportRun]:
         return find_reports(self._client, analysis_id=analysis_id)

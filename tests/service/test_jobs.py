@@ -373,6 +373,17 @@ def test_asked_again_while_it_is_cancelled_it_begins_anew(bench):
     assert {found.run_id: found.status for found in bench.runs()} == {run.run_id: "KILLED", again.run_id: "FINISHED"}
 
 
+def test_a_list_that_was_read_before_a_cancellation_ended_is_no_answer(bench, monkeypatch):
+    service = bench.service(quick=False)
+    run = service.submit(ask(21))
+    until(lambda: service.cluster.tasks)
+    stale = bench.runs("RUNNING")
+    service.cancel(run.analysis_id)
+    until(lambda: run.run_id not in service._mine)  # its end is told
+    monkeypatch.setattr(service, "_runs", lambda analysis_id: stale)
+    assert service._known(run.analysis_id) is None
+
+
 def test_a_store_that_is_away_at_a_cancellation_does_not_end_the_service(bench, monkeypatch):
     service = bench.service(quick=False)
     run = service.submit(ask(19))
