@@ -32,4 +32,4 @@ uv pip install --quiet --constraint "$folder/lowest.txt" \
     build hypothesis httpx pytest pytest-randomly pytest-xdist schemathesis setuptools
 uv pip install --quiet --no-deps --editable .
 uv pip freeze >"$folder/installed.txt"
-pytest -n 2 --dist loadfile "${tests[@]}"
+pytest -n 2 --dist loadfile --no-loadscope-reorder "${tests[@]}"
