@@ -57,7 +57,8 @@ def test_killed_at_20_random_moments(sweep, reference, count):
     check(sweep, reference, count, "SIGKILL of the driver at 20 random moments")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.fault)])
+@pytest.mark.fault
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_stop_it_puts_everything_away_and_says_how_to_go_on(sweep, reference, count, number):
     process = sweep.start()
     sweep.wait_for(lambda: len(sweep.noted("epoch")) > 20)
