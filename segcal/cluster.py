@@ -22,7 +22,7 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # results are 
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # segcal.sweep.interrupts is better
 
 import segcal
-from segcal.errors import SegcalError
+from segcal.errors import SegcalError, first_line
 from segcal.learn.allocator import handed_on
 
 
@@ -56,7 +56,7 @@ def ray_cluster(say: Callable[[str], None], address: str | None = None) -> Itera
         except Exception as error:  # ConnectionError, RuntimeError, AuthenticationError, ...
             where = f"answer at {address}" if address else "start here"
             remedy = "see its address and RAY_AUTH_TOKEN_PATH" if address else "see the free memory and disk"
-            raise SegcalError(f"Ray must {where}, got: {_first_line(error)}; {remedy}") from None
+            raise SegcalError(f"Ray must {where}, got: {first_line(error)[:200]}; {remedy}") from None
         try:
             with _told_in_a_line():
                 yield
@@ -81,13 +81,9 @@ def _told_in_a_line() -> Iterator[None]:
         if isinstance(cause, OutOfMemoryError | RayActorError | WorkerCrashedError):
             remedy = "free some memory, or run fewer at a time (resources.cpus)"
         raise SegcalError(
-            f"Ray must keep its processes, got: {_first_line(cause)}; what was done is kept: {remedy}, and call "
+            f"Ray must keep its processes, got: {first_line(cause)[:200]}; what was done is kept: {remedy}, and call "
             "the same command again"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 @contextlib.contextmanager

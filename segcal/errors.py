@@ -2,7 +2,7 @@
 
 __all__ = [
     "BadData", "MissingExtra", "SegcalError", "StoreUnreachable", "SweepHeld", "TrialsFailed", "UnknownName",
-    "UsageError", "nearest", "needs",
+    "UsageError", "first_line", "nearest", "needs",
 ]  # fmt: skip
 
 import contextlib
@@ -68,6 +68,11 @@ def needs(extra: str, what: str) -> Iterator[None]:
         missing = cause.name if isinstance(cause, ModuleNotFoundError) and cause.name else f"more ({error})"
         remedy = f'pip install "segcal[{extra}]"'
         raise MissingExtra(f"{what} needs {missing}, which is not installed: {remedy}") from None
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of somebody else says, without the lines that follow; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

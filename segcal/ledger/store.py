@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from requests import RequestException
 
 from segcal.environment import environment
-from segcal.errors import SegcalError, StoreUnreachable, needs
+from segcal.errors import SegcalError, StoreUnreachable, first_line, needs
 from segcal.ledger.location import shown, sqlite_file, tracking_uri
 from segcal.ledger.tables import check_tables
 
@@ -122,7 +122,7 @@ def patiently(call: Callable[[], T], wait: Callable[[float], None] = time.sleep)
 
 def _reason(error: Exception) -> str:
     """The first line of what an error says, without the password of a URI in it."""
-    return shown((str(error).strip().splitlines() or [type(error).__name__])[0])[:200]
+    return shown(first_line(error))[:200]
 
 
 def answers(client: MlflowClient) -> bool:

@@ -11,11 +11,11 @@ from segcal.tasks import TaskSpec
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
 PROGRAMS = ("segcal", "ls", "mv", "echo")  # of the page; nothing that differs from one system to the next
-TODO = steps(PAGE.read_text())
+STEPS = steps(PAGE.read_text())
 
 
 def test_the_page_asks_for_commands_that_there_are(segcal_parser):
-    commands = [step.command for step in TODO if step.command]
+    commands = [step.command for step in STEPS if step.command]
     assert len(commands) >= 12
     for command in commands:
         assert "\n" not in command
@@ -27,7 +27,7 @@ def test_the_page_asks_for_commands_that_there_are(segcal_parser):
 
 def test_the_page_edits_fields_that_there_are():
     fields = {field.name for field in dataclasses.fields(TaskSpec)}
-    edits = [step for step in TODO if step.file]
+    edits = [step for step in STEPS if step.file]
     assert edits
     assert all(line.partition(":")[0] in fields for step in edits for line in step.fields)
 
@@ -35,7 +35,7 @@ def test_the_page_edits_fields_that_there_are():
 @pytest.mark.long
 def test_a_reader_sees_what_the_page_shows(tmp_path):
     walk = Walk(tmp_path, {"SEGCAL_HOME": str(tmp_path / ".segcal")})  # tests/conftest.py takes the other variables out
-    for step, after in zip(TODO, [*TODO[1:], None], strict=True):
+    for step, after in zip(STEPS, [*STEPS[1:], None], strict=True):
         code, output = walk.take(step)
         assert code == expected_code(step, after), f"line {step.line}: {step.command}\n{output[-3000:]}"
         assert missing(step.shown, output) is None, f"line {step.line}: {step.command}\n{output[-3000:]}"
