@@ -162,12 +162,18 @@ def check_alias(alias: str) -> None:
 def give_alias(client: MlflowClient, version: EnsembleVersion, alias: str) -> EnsembleVersion:
     """Name a version candidate or champion; another one loses the name. Raises UsageError as `check_alias` does."""
     check_alias(alias)
-    try:
-        client.set_registered_model_alias(version.name, alias, str(version.version))
-    except MlflowException as error:
-        if is_away(error):
-            raise _away(error) from None
-        raise
+    for last in (False, True):
+        try:
+            client.set_registered_model_alias(version.name, alias, str(version.version))
+            break
+        except MlflowException as error:
+            if (
+                error.error_code == "BAD_REQUEST" and not last
+            ):  # another gave the same name at this moment: it is there now
+                continue
+            if is_away(error):
+                raise _away(error) from None
+            raise
     found = client.get_model_version(version.name, str(version.version))
     return _version(found, found.aliases)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 import segcal.ensemble.pyfunc
 from segcal.errors import BadData, StoreUnreachable, UsageError
@@ -125,6 +126,21 @@ def test_an_alias_that_is_none(store, alias):
         check_alias(alias)
     with pytest.raises(UsageError, match="an alias must be of letters"):
         give_alias(store, write_version(store, DRAFT), alias)
+
+
+def test_two_that_give_one_name_at_once(store, monkeypatch):
+    """The database refuses the second one's row, and MLflow passes that on as BAD_REQUEST."""
+    version, give, refused = write_version(store, DRAFT), store.set_registered_model_alias, []
+
+    def refuse_once(*arguments):
+        if not refused:
+            refused.append(arguments)
+            raise MlflowException("UNIQUE constraint failed", error_code=BAD_REQUEST)
+        give(*arguments)
+
+    monkeypatch.setattr(store, "set_registered_model_alias", refuse_once)
+    assert give_alias(store, version, "candidate").aliases == ("candidate",)
+    assert len(refused) == 1
 
 
 def test_a_store_that_goes_away(store, monkeypatch):
