@@ -29,7 +29,7 @@ uv pip compile --quiet --resolution lowest-direct --no-annotate --no-header \
 uv pip install --quiet --only-binary :all: --requirement "$folder/lowest.txt"
 # The tests' own tools may be new, unless they would replace one of the lowest.
 uv pip install --quiet --constraint "$folder/lowest.txt" \
-    build hypothesis httpx pytest pytest-randomly pytest-xdist schemathesis setuptools
+    build hypothesis httpx pytest pytest-randomly pytest-xdist "schemathesis>=4" setuptools
 uv pip install --quiet --no-deps --editable .
 uv pip freeze >"$folder/installed.txt"
 pytest -n 2 --dist loadfile --no-loadscope-reorder "${tests[@]}"
