@@ -1,4 +1,4 @@
-# make demo | test | check | docs | figures | test-long | test-faults | test-oldest | smoke | dist | audit
+# make demo | test | check | docs | figures | test-long | test-faults | test-gpu | test-oldest | smoke | dist | audit
 # PYTHON=python3.12 chooses an interpreter
 PYTHON ?= python3
 VENV ?= .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SIDE_BY_SIDE ?= -n 2 --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-long test-faults test-oldest smoke check docs links figures dist audit install install-dev clean
+.PHONY: demo test test-long test-faults test-gpu test-oldest smoke check docs links figures dist audit install install-dev clean
 
 demo: install ## a fresh environment, a sweep on the embedded data, a report
 	mlflow run . -e sweep -P task=brain
@@ -24,6 +24,9 @@ test-long: install-dev ## the plain commands for every task, from nothing: minut
 
 test-faults: install-dev ## what sweeps promise, counted while processes are killed, servers stopped, disks filled: minutes
 	pytest -m "fault or not fault" -p no:randomly tests/faults tests/ledger/test_servers.py tests/sweep/test_cluster.py
+
+test-gpu: install-dev ## the tests of a GPU, on a machine that has one; the others see none
+	pytest -m gpu tests/learn/test_gpu.py
 
 smoke: install-dev ## the services of docker/compose.yaml as processes of this machine: sweep, report, service
 	pytest -m long -p no:randomly tests/docker

@@ -1,6 +1,6 @@
 """Training on a GPU: the plain loop against compiled and captured steps, trials that share the GPU, and the full study.
 
-Not run yet on any GPU when it was written. Needs torch and numpy only (and what torch.compile needs).
+Not run to its end on any GPU yet. Needs torch and numpy only (and what torch.compile needs).
 """
 
 __all__ = ["measure"]

@@ -34,6 +34,12 @@ TINY_FIELDS = {
 }
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Only tests of a GPU see one: the others count on a processor's results, equal to the bit."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @pytest.hookimpl(trylast=True)  # after the order was drawn
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest first; otherwise the order stays."""
