@@ -4,6 +4,7 @@ __all__ = ["add_handlers", "refuse"]
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from python_multipart.exceptions import FormParserError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
@@ -35,6 +36,10 @@ def add_handlers(app: FastAPI) -> None:
     def _invalid(request: Request, error: RequestValidationError) -> Response:
         told = [f"{'.'.join(str(at)[:100] for at in fault['loc'])}: {fault['msg']}" for fault in error.errors()[:10]]
         return refuse(request, 422, "; ".join(told))
+
+    @app.exception_handler(FormParserError)  # a malformed upload; newer starlettes make an HTTPException of it
+    def _form(request: Request, error: FormParserError) -> Response:
+        return refuse(request, 422, f"{request.method} {request.scope['path']}: {str(error).lower()}")
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> Response:

@@ -255,9 +255,13 @@ def test_what_is_no_model_is_refused(client, served, known, model):
 
 def test_what_is_no_form_is_refused(client, served, known):
     assert client.post("/v1/predict", json={"model": MODEL}).status_code == 422
-    for boundary in ("boundary=x", ""):
+    for boundary, content in (
+        ("boundary=x", b"--x\r\nnonsense"),
+        ("boundary=x", b"--x\r\nContent-\xc3: form-data\r\n\r\n1\r\n--x--"),
+        ("", b"--x\r\nnonsense"),
+    ):
         kind = f"multipart/form-data; {boundary}"
-        answer = client.post("/v1/predict", content=b"--x\r\nnonsense", headers={"Content-Type": kind})
+        answer = client.post("/v1/predict", content=content, headers={"Content-Type": kind})
         assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid")
     assert post(client, [("image", ("a.nii.gz", b"1"))], colour="blue").status_code == 422
     assert post(client, []).status_code == 422

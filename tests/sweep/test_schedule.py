@@ -118,12 +118,13 @@ def test_ray_and_plain_function_train_the_same_weights(swept, tmp_path):
 
 
 @pytest.fixture
-def one_gpu():
+def one_gpu(monkeypatch):
     """A Ray that believes in a GPU; nothing is run on it."""
     import ray
 
     from segcal.sweep import schedule  # noqa: F401  sets what Ray reads when it is imported
 
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # Ray counts what it names
     ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
