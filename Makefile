@@ -26,7 +26,7 @@ test-faults: install-dev ## what sweeps promise, counted while processes are kil
 	pytest -m "fault or not fault" -p no:randomly tests/faults tests/ledger/test_servers.py tests/sweep/test_cluster.py
 
 test-gpu: install-dev ## the tests of a GPU, on a machine that has one; the others see none
-	pytest -m gpu tests/learn/test_gpu.py
+	pytest -m gpu
 
 smoke: install-dev ## the services of docker/compose.yaml as processes of this machine: sweep, report, service
 	pytest -m long -p no:randomly tests/docker
