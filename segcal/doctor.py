@@ -3,6 +3,7 @@
 __all__ = ["examine"]
 
 import importlib.metadata
+import os
 import platform
 import re
 import shutil
@@ -14,8 +15,8 @@ import torch
 from segcal.data.parallel import cores
 from segcal.environment import home
 from segcal.errors import MissingExtra, StoreUnreachable
-from segcal.ledger.location import shown, tracking_uri
-from segcal.ledger.store import open_store
+from segcal.ledger.location import shown, sqlite_file, tracking_uri
+from segcal.ledger.store import is_new, open_store
 from segcal.sweep.plan import load_plan
 from segcal.version import code_version
 
@@ -30,11 +31,7 @@ def examine(task: str) -> dict[str, Any]:
     side_by_side = (
         int(len(gpus) / plan.resources.gpus) if gpus and plan.resources.gpus else int(cores() // plan.resources.cpus)
     )
-    refusal = ""
-    try:
-        open_store()
-    except (StoreUnreachable, MissingExtra) as error:
-        refusal = str(error)
+    refusal = _refusal(tracking_uri())
     return {
         "segcal": code_version(),
         "python": platform.python_version(),
@@ -50,6 +47,18 @@ def examine(task: str) -> dict[str, Any]:
         "would run": f"{sum(map(len, plan.seeds.values()))} trials of {len(plan.recipes)} recipes of {plan.task.name} "
         f"(scale {plan.scale or 'none'}), {max(1, side_by_side)} at a time, into experiment '{plan.experiment}'",
     }
+
+
+def _refusal(uri: str) -> str:
+    """Why the store does not answer; "" where it does, or where the first sweep can set it up: not to be done here."""
+    path = sqlite_file(uri)
+    if path and is_new(uri) and os.access(path.parent, os.W_OK):
+        return ""
+    try:
+        open_store(uri)
+    except (StoreUnreachable, MissingExtra) as error:
+        return str(error)
+    return ""
 
 
 def _extras() -> str:

@@ -32,7 +32,7 @@ def make_report(request: Request, out: Path, say: Say) -> dict[str, Any]:
 
     Reports of several tasks lie in a folder each.
     """
-    client = open_store()
+    client = open_store(new=False)
     resolved = resolve(client, request)
     for part in resolved.parts:
         for other, count in part.left_out.items():

@@ -67,7 +67,7 @@ def _list(arguments: argparse.Namespace) -> None:
     from segcal.ledger.ensemble_version import versions_of
     from segcal.ledger.store import open_store
 
-    found = [v for v in versions_of(open_store()) if arguments.task in (None, v.task)]
+    found = [v for v in versions_of(open_store(new=False)) if arguments.task in (None, v.task)]
     if arguments.json:
         print(json.dumps([asdict(version) | {"uri": version.uri} for version in found]))
         return
@@ -90,7 +90,7 @@ def _show(arguments: argparse.Namespace) -> None:
     from segcal.ledger.ensemble_version import find_version, read_card, read_manifest
     from segcal.ledger.store import open_store
 
-    client = open_store()
+    client = open_store(new=False)
     version = find_version(client, arguments.uri)
     if arguments.json:
         manifest = from_json(read_manifest(client, version), version.title)
@@ -105,7 +105,7 @@ def _promote(arguments: argparse.Namespace) -> None:
     from segcal.ledger.ensemble_version import CHAMPION, find_version, give_alias, versions_of
     from segcal.ledger.store import open_store
 
-    client = open_store()
+    client = open_store(new=False)
     version = find_version(client, arguments.uri)
     before = next((v for v in versions_of(client, version.name) if CHAMPION in v.aliases), None)
     version = give_alias(client, version, CHAMPION)

@@ -52,7 +52,7 @@ def _gc(arguments: argparse.Namespace) -> None:
     from segcal.ledger.garbage import KINDS, delete, find_garbage
     from segcal.ledger.store import open_store
 
-    client = open_store()
+    client = open_store(new=False)
     progress = bars(say) if sys.stderr.isatty() else silent  # not a line for each of thousands
     items = find_garbage(client, arguments.experiment, int(time.time() * 1000), older_than_s, progress)
     if not arguments.dry_run:

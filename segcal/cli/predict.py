@@ -44,7 +44,7 @@ def _predict(arguments: argparse.Namespace) -> None:
 
     out: Path = arguments.out
     try:
-        ensemble = load_ensemble(open_store(), arguments.model)
+        ensemble = load_ensemble(open_store(new=False), arguments.model)
         found = predict_images(ensemble, arguments.images, out, bars(say), done)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(

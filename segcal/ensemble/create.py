@@ -82,7 +82,7 @@ def create_ensemble(request: EnsembleRequest, say: Say) -> dict[str, Any]:
     aliases = [alias for alias in dict.fromkeys([request.alias, CHAMPION if request.promote else ""]) if alias]
     for alias in aliases:  # before minutes of scoring
         check_alias(alias)
-    client = open_store()
+    client = open_store(new=False)
     refs = models(client, request.experiment)
     recipe = choose_recipe(refs, request.recipe, request.task, request.data_digest, say)
     chosen = choose_members(recipe, request.select, request.members, request.seed)

@@ -22,7 +22,7 @@ from segcal.errors import BadData, MissingExtra, UnknownName, nearest
 from segcal.ledger.location import sqlite_file
 from segcal.ledger.names import CONFIG, TASK, WEIGHTS, tag
 from segcal.ledger.snapshot import Version, registered, snapshot_folder
-from segcal.ledger.store import check_artifacts, is_away, open_store
+from segcal.ledger.store import check_artifacts, is_away, is_new, open_store
 from segcal.records import ModelRef
 
 _PAGE = 1000
@@ -69,11 +69,9 @@ def held(uri: str, experiment: str) -> Held:
 
     Raises StoreUnreachable where there is a store that does not answer.
     """
-    here = None
-    if path := sqlite_file(uri):
-        here = str(Path("mlruns").absolute())  # MLflow's own choice for a new experiment
-        if not path.is_file() or not path.stat().st_size:  # to connect would set it up
-            return Held(artifacts=here)
+    here = str(Path("mlruns").absolute()) if sqlite_file(uri) else None  # MLflow's own choice for a new experiment
+    if is_new(uri):
+        return Held(artifacts=here)
     client = open_store(uri)
     found = client.get_experiment_by_name(experiment)
     refs = {ref.key: ref for ref in map(_ref, _versions(client, experiment))}

@@ -1,7 +1,7 @@
 """The tracking store: where it is, whether it answers, and whether it is of this MLflow's kind."""
 
 __all__ = [
-    "IMPATIENT", "Store", "answers", "check_artifacts", "experiment_id", "is_away", "open_store", "patiently",
+    "IMPATIENT", "Store", "answers", "check_artifacts", "experiment_id", "is_away", "is_new", "open_store", "patiently",
 ]  # fmt: skip
 
 import contextlib
@@ -44,12 +44,18 @@ IMPATIENT = {
 }
 
 
-def open_store(uri: str | None = None) -> MlflowClient:
+def open_store(uri: str | None = None, *, new: bool = True) -> MlflowClient:
     """A client of a store that answers. A new SQLite file is set up here, once: workers that race to do it fail.
 
-    Raises StoreUnreachable within seconds where nothing answers, and for a database with the tables of another MLflow.
+    new: whether one may be. Raises StoreUnreachable within seconds where nothing answers, for a database with the
+    tables of another MLflow, and for a SQLite file that is not there and may not be set up.
     """
     uri = uri or tracking_uri()
+    if not new and is_new(uri):
+        raise StoreUnreachable(
+            f"the tracking store must be there, got nothing at {sqlite_file(uri)}; call it in the folder of the sweep, "
+            "or set MLFLOW_TRACKING_URI"
+        )
     try:
         with environment({**IMPATIENT, "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}), _alone(sqlite_file(uri)):
             check_tables(uri)
@@ -73,6 +79,12 @@ def open_store(uri: str | None = None) -> MlflowClient:
             f"the tracking store must answer, got no answer from {shown(uri)} ({reason}); {remedy}"
         ) from None
     return client
+
+
+def is_new(uri: str) -> bool:
+    """Whether it is a SQLite file that is not there, or empty: to connect would set it up."""
+    path = sqlite_file(uri)
+    return path is not None and not (path.is_file() and path.stat().st_size)
 
 
 @contextlib.contextmanager

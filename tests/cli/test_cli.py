@@ -134,13 +134,6 @@ def test_every_broken_cohort_exits_4_and_leaves_nothing_to_trust(
         (["sweep", "--scale", "paper"], 2, "scale 'paper' needs real images"),
         (["sweep", "absent.yaml"], 2, "cannot read absent.yaml"),
         (["sweep", "--data", "no/such/folder"], 4, "the data must be a folder"),
-        (["report", "--experiment", "none"], 2, "no experiment named 'none'"),
-        (
-            ["report", "--resamples", "0"],
-            2,
-            "resamples must be at least 1 and the seed not negative, got --resamples 0",
-        ),
-        (["report", "--seed", "-1"], 2, "got --resamples 10000 --seed -1"),
         (["data", "check", "no/such/folder"], 4, "the data must be a folder"),
         (["data", "demo", "--task", "lung", "--out", "x"], 2, "no embedded data for task 'lung'"),
         (
@@ -166,6 +159,39 @@ def test_an_experiment_without_models_exits_4(capsys, tmp_path, monkeypatch):
     assert "must hold registered models, got none" in one_line_error(err)
 
 
+READING = [
+    ["report"],
+    ["ensemble", "list"],
+    ["ensemble", "create", "--experiment", "calib", "--recipe", "ce"],
+    ["ensemble", "promote", "models:/segcal-brain-ensemble/1"],
+    ["ensemble", "show", "models:/segcal-brain-ensemble/1"],
+    ["gc"],
+    ["predict", "--model", "models:/segcal-brain-ensemble@champion", "--out", "out", "."],
+]
+
+
+@pytest.mark.parametrize("argv", READING, ids=" ".join)
+def test_where_no_store_is_reading_makes_none(capsys, tmp_path, monkeypatch, argv):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, *argv)
+    assert code == 5
+    assert f"the tracking store must be there, got nothing at {tmp_path}/mlflow.db" in one_line_error(err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_request_for_a_report_is_one_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    open_store()
+    for option, value, message in (
+        ("--experiment", "none", "no experiment named 'none'"),
+        ("--resamples", "0", "resamples must be at least 1 and the seed not negative, got --resamples 0"),
+        ("--seed", "-1", "got --resamples 10000 --seed -1"),
+    ):
+        code, _, err = run(capsys, "report", option, value)
+        assert code == 2
+        assert message in one_line_error(err)
+
+
 @pytest.mark.parametrize("verb", [["sweep"], ["report"], ["doctor"]])
 def test_a_store_that_does_not_answer_exits_5(capsys, tmp_path, monkeypatch, verb):
     monkeypatch.chdir(tmp_path)
@@ -182,6 +208,7 @@ def test_doctor_says_what_would_run(capsys, tmp_path, monkeypatch):
     assert code == 0
     assert findings["store answers"] is True
     assert "14 trials of 4 recipes of brain (scale demo)" in findings["would run"]
+    assert list(tmp_path.iterdir()) == []  # the first sweep makes a store, or finds that it cannot
 
 
 def test_usage_and_help(capsys):

@@ -22,7 +22,7 @@ MODEL = "models:/segcal-plain-ensemble@champion"
 def run(monkeypatch, capsys):
     """Calls the verb; returns what it raised, stdout and stderr."""
     asked = []
-    monkeypatch.setattr(segcal.ledger.store, "open_store", lambda: "store")
+    monkeypatch.setattr(segcal.ledger.store, "open_store", lambda **options: "store")
     monkeypatch.setattr(segcal.ensemble.loaded, "load_ensemble", lambda *given: asked.append(given) or identity())
 
     def call(*argv):
