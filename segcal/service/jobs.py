@@ -295,8 +295,9 @@ class Jobs:
 
     def _take_over(self) -> None:
         with self._asking:  # what is being accepted is not in `_mine` yet
+            known = set(self._mine)  # before the list is read: what ends meanwhile may stand in it as RUNNING
             running = find_reports(self._client, statuses=("RUNNING",))
-            mine = [run for run in running if self._holding.is_mine(run) and run.run_id not in self._mine]
+            mine = [run for run in running if self._holding.is_mine(run) and run.run_id not in known]
         for run in reversed(mine):  # the store was away when it should have been told how it ended
             self._put(Analysis(run.analysis_id, run.run_id, request_of(run)))
         left = [run for run in running if self._holding.is_left(run)]

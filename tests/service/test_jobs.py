@@ -186,6 +186,22 @@ def test_what_is_computed_is_interrupted_and_killed_if_it_does_not_stop(bench, s
     until(lambda: bench.told[-1:] == ["cancelled"])
 
 
+def test_what_ends_while_the_list_is_read_is_not_taken_up_again(bench, monkeypatch):
+    service = bench.service(start=False)
+    run, read = service.submit(ask(20)), module.find_reports
+
+    def ended_meanwhile(client, **filters):
+        found = read(client, **filters)
+        if "statuses" in filters:
+            service._end(service._mine[run.run_id], "FINISHED")
+        return found
+
+    monkeypatch.setattr(module, "find_reports", ended_meanwhile)
+    service._take_over()
+    assert bench.told == ["queued", "finished"]
+    assert service.place(run.run_id) is None
+
+
 def test_what_is_finished_is_not_cancelled(bench):
     service = bench.service(start=False)
     run = service.submit(ask(9))

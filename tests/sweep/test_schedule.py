@@ -125,7 +125,9 @@ def one_gpu(monkeypatch):
     from segcal.sweep import schedule  # noqa: F401  sets what Ray reads when it is imported
 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # Ray counts what it names
-    ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
     yield
     ray.shutdown()
 
