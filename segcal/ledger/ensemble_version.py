@@ -167,10 +167,8 @@ def give_alias(client: MlflowClient, version: EnsembleVersion, alias: str) -> En
             client.set_registered_model_alias(version.name, alias, str(version.version))
             break
         except MlflowException as error:
-            if (
-                error.error_code == "BAD_REQUEST" and not last
-            ):  # another gave the same name at this moment: it is there now
-                continue
+            if error.error_code == "BAD_REQUEST" and not last:
+                continue  # another gave it at this moment, and the database takes one row: it is there now
             if is_away(error):
                 raise _away(error) from None
             raise
