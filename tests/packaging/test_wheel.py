@@ -50,20 +50,26 @@ def installed(tmp_path_factory, wheel):
     return run
 
 
+@pytest.fixture(scope="module")
+def trained(installed):
+    """The same, after a sweep."""
+    code, _, err = installed("segcal", "sweep", "--task", "brain", "--set", SMALL)
+    assert code == 0, err
+    assert "done: 4 trained models in experiment 'calib'" in err
+    return installed
+
+
 def test_it_is_the_wheel_that_runs(installed):
     code, out, err = installed("python", "-c", "import segcal; print(segcal.__file__)")
     assert code == 0, err
     assert "site-packages" in out
 
 
-def test_from_phantoms_to_a_report(installed):
-    code, _, err = installed("segcal", "sweep", "--task", "brain", "--set", SMALL)
+def test_from_phantoms_to_a_report(trained):
+    code, out, err = trained("segcal", "report", "--resamples", "100", "--json")
     assert code == 0, err
-    assert "done: 4 trained models in experiment 'calib'" in err
-    code, out, err = installed("segcal", "report", "--resamples", "100", "--json")
-    assert code == 0, err
-    assert Path(json.loads(out)["folder"]) == installed.folder / "reports" / "calib"
-    assert (installed.folder / "reports" / "calib" / "report.html").stat().st_size > 10_000
+    assert Path(json.loads(out)["folder"]) == trained.folder / "reports" / "calib"
+    assert (trained.folder / "reports" / "calib" / "report.html").stat().st_size > 10_000
 
 
 def test_plan_and_doctor(installed):
@@ -100,8 +106,8 @@ def test_an_extra_that_is_missing(installed):
     assert err == 'segcal: segcal search needs optuna, which is not installed: pip install "segcal[search]"\n'
 
 
-def test_mlflow_runs_the_installed_package(installed):
-    code, out, err = installed("python", "-c", "import segcal; print(segcal.__path__[0])")
-    code, _, err = installed("mlflow", "run", out.strip(), "-e", "report", "-P", "out=again")
+def test_mlflow_runs_the_installed_package(trained):
+    code, out, err = trained("python", "-c", "import segcal; print(segcal.__path__[0])")
+    code, _, err = trained("mlflow", "run", out.strip(), "-e", "report", "-P", "out=again")
     assert code == 0, err
-    assert (installed.folder / "again" / "report.html").is_file()
+    assert (trained.folder / "again" / "report.html").is_file()
