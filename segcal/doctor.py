@@ -15,8 +15,8 @@ import torch
 from segcal.data.parallel import cores
 from segcal.environment import home
 from segcal.errors import MissingExtra, StoreUnreachable
-from segcal.ledger.location import shown, sqlite_file, tracking_uri
-from segcal.ledger.store import is_new, open_store
+from segcal.ledger.location import is_new, shown, sqlite_file, tracking_uri
+from segcal.ledger.store import open_store
 from segcal.sweep.plan import load_plan
 from segcal.version import code_version
 

@@ -1,6 +1,6 @@
 """Where the tracking store is. To know that takes no MLflow, which takes seconds to import."""
 
-__all__ = ["anonymous", "shown", "sqlite_file", "tracking_uri"]
+__all__ = ["anonymous", "is_new", "shown", "sqlite_file", "tracking_uri"]
 
 import os
 import re
@@ -19,6 +19,12 @@ def tracking_uri() -> str:
 def sqlite_file(uri: str) -> Path | None:
     """The file of a SQLite store; None for any other store."""
     return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+
+
+def is_new(uri: str) -> bool:
+    """Whether it is a SQLite file that is not there, or empty: to connect would set it up."""
+    path = sqlite_file(uri)
+    return path is not None and not (path.is_file() and path.stat().st_size)
 
 
 def shown(uri: str) -> str:

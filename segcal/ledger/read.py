@@ -19,10 +19,10 @@ from mlflow.utils.uri import is_local_uri
 from safetensors.numpy import load
 
 from segcal.errors import BadData, MissingExtra, UnknownName, nearest
-from segcal.ledger.location import sqlite_file
+from segcal.ledger.location import is_new, sqlite_file
 from segcal.ledger.names import CONFIG, TASK, WEIGHTS, tag
 from segcal.ledger.snapshot import Version, registered, snapshot_folder
-from segcal.ledger.store import check_artifacts, is_away, is_new, open_store
+from segcal.ledger.store import check_artifacts, is_away, open_store
 from segcal.records import ModelRef
 
 _PAGE = 1000

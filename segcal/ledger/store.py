@@ -1,7 +1,7 @@
 """The tracking store: where it is, whether it answers, and whether it is of this MLflow's kind."""
 
 __all__ = [
-    "IMPATIENT", "Store", "answers", "check_artifacts", "experiment_id", "is_away", "is_new", "open_store", "patiently",
+    "IMPATIENT", "Store", "answers", "check_artifacts", "experiment_id", "is_away", "open_store", "patiently",
 ]  # fmt: skip
 
 import contextlib
@@ -20,7 +20,7 @@ from requests import RequestException
 
 from segcal.environment import environment
 from segcal.errors import SegcalError, StoreUnreachable, first_line, needs
-from segcal.ledger.location import shown, sqlite_file, tracking_uri
+from segcal.ledger.location import is_new, shown, sqlite_file, tracking_uri
 from segcal.ledger.tables import check_tables
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -79,12 +79,6 @@ def open_store(uri: str | None = None, *, new: bool = True) -> MlflowClient:
             f"the tracking store must answer, got no answer from {shown(uri)} ({reason}); {remedy}"
         ) from None
     return client
-
-
-def is_new(uri: str) -> bool:
-    """Whether it is a SQLite file that is not there, or empty: to connect would set it up."""
-    path = sqlite_file(uri)
-    return path is not None and not (path.is_file() and path.stat().st_size)
 
 
 @contextlib.contextmanager

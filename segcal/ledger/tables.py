@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from segcal.errors import StoreUnreachable, needs
-from segcal.ledger.location import shown, sqlite_file
+from segcal.ledger.location import is_new, shown
 
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
@@ -27,8 +27,7 @@ def check_tables(uri: str) -> None:
     A database that has none yet is left to MLflow. Raises MissingExtra where PostgreSQL's driver is not installed.
     """
     kind = uri.partition(":")[0].partition("+")[0]
-    file = sqlite_file(uri)
-    if kind not in _DATABASES or (file is not None and not file.is_file()):
+    if kind not in _DATABASES or is_new(uri):
         return
     if kind == "postgresql":
         driver = "" if "+" in uri.partition(":")[0] else " (or rather postgresql+psycopg://)"

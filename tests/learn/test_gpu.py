@@ -17,16 +17,12 @@ from segcal.learn.fold import folded
 from segcal.learn.losses import bind
 from segcal.learn.predict import MonteCarlo, predict_slabs, predict_together, slabs_of
 from segcal.learn.step import captured, optimiser_of, plain
-from segcal.trial import TrialConfig
+from tests.learn import test_step
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-CONFIG = TrialConfig(
-    task="toy", label="ce", data_digest="d", in_channels=1, n_classes=2, dims=2, seed=0, loss="cross_entropy",
-    head="softmax", weights="none", class_weights=(0.5, 2.0), batch=4, kernels=(4, 4, 8, 8), epochs=4, lr=0.01,
-    patience=4, lr_patience=1,
-)  # fmt: skip
+CONFIG = replace(test_step.CONFIG, epochs=4, patience=4, lr_patience=1)
 DICE = {"loss": "soft_dice", "head": "sigmoid"}
 
 
